@@ -1,0 +1,92 @@
+"""One exception tree: every error a user can cause or meet derives from ``ReasonError``.
+
+    ReasonError
+    ├── UsageError            you asked for something that cannot be done; the message says what is allowed
+    │   ├── UnknownName       no such strategy, model, field ...: lists what exists
+    │   └── UnsupportedModel  the weights load, but this runtime cannot run them exactly
+    ├── ModelError            weights could not be had, or are not what they should be
+    │   ├── ModelNotFound     nothing cached and no source reachable: lists what to do
+    │   ├── ChecksumMismatch  what was downloaded is not what the catalogue pins
+    │   └── DiskFull          no room for the weights: says how much is needed and where
+    └── EngineError           generation failed
+        ├── OutOfKV           a request needs more KV tokens than the pool holds
+        └── EngineClosed      the engine was closed while, or before, it was asked
+
+``UsageError`` is the caller's mistake (exit code 2 on the command line); the others are the world's (exit code 1).
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+__all__ = [
+    "ChecksumMismatch",
+    "DiskFull",
+    "EngineClosed",
+    "EngineError",
+    "ModelError",
+    "ModelNotFound",
+    "OutOfKV",
+    "ReasonError",
+    "UnknownName",
+    "UnsupportedModel",
+    "UsageError",
+]
+
+
+class ReasonError(Exception):
+    """Base of every error this package raises on purpose."""
+
+
+class UsageError(ReasonError):
+    """The caller asked for something that cannot be done."""
+
+
+class UnknownName(UsageError):
+    """A name that no registry knows.
+
+    Args:
+        kind: what was looked up, as a reader would call it ("strategy", "model").
+        name: what was given.
+        known: every name that would have worked.
+    """
+
+    def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
+        names = sorted(known)
+        close = difflib.get_close_matches(name, names, n=1)
+        hint = f" Did you mean {close[0]!r}?" if close else ""
+        super().__init__(f"unknown {kind} {name!r}.{hint} Known: {', '.join(names) or 'none'}.")
+        self.kind, self.name, self.known = kind, name, names
+
+
+class UnsupportedModel(UsageError):
+    """The model needs something this runtime does not do exactly."""
+
+
+class ModelError(ReasonError):
+    """Weights could not be had or are broken."""
+
+
+class ModelNotFound(ModelError):
+    """No cached copy and no source that answered."""
+
+
+class ChecksumMismatch(ModelError):
+    """Downloaded bytes differ from the pinned checksum."""
+
+
+class DiskFull(ModelError):
+    """Not enough room for the weights."""
+
+
+class EngineError(ReasonError):
+    """Generation failed."""
+
+
+class OutOfKV(EngineError):
+    """One request alone needs more KV tokens than the pool holds."""
+
+
+class EngineClosed(EngineError):
+    """The engine was closed."""

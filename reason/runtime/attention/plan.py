@@ -1,0 +1,326 @@
+"""Which queries read which KV slots: computed once per forward, used by every layer.
+
+A forward computes *rows*: one query token each, named (node, index). A row attends to its whole path: all tokens of
+the node's ancestors and ``node.tokens[: index + 1]``. Rows are ordered depth first through the trie, so the rows
+beneath any node are one range ``[begin, end)`` of the packed batch, and "this run, these queries" needs no index.
+
+Two kinds of work come out of it:
+
+- a ``Group``: one run of KV, read once for all rows of a range (the shared runs, and runs that are being prefilled);
+- the ``PrivateBatch``: for each remaining row, the KV that no group covers, gathered and padded to one batch.
+
+A run becomes a group when reading it once saves enough over copying it for each row; below that, one more group
+costs more calls than it saves reads (``MIN_SAVED_TOKENS``, measured by ``benchmarks/attention_grouping.py``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from reason.runtime.forest import Branch, Node
+from reason.runtime.slots import SCRATCH_SLOT
+
+__all__ = ["MIN_SAVED_TOKENS", "AttentionPlan", "Group", "Mask", "PrivateBatch", "Row", "RowBatch", "plan_rows"]
+
+MIN_SAVED_TOKENS = 256
+"""A run shared by R rows becomes a group of its own when (R - 1) * tokens reaches this."""
+
+_MASKED = -1e30  # finite: a row whose every key in one group is masked keeps a weight of exp(-1e30) = 0, never NaN
+
+Index = npt.NDArray[np.int64]
+
+
+class Row(NamedTuple):
+    """One query token: ``node.tokens[index]``."""
+
+    node: Node
+    index: int
+
+
+@dataclass(slots=True)
+class Mask:
+    """Which keys each query may see: ``first[r] <= position < last[r]`` over absolute positions.
+
+    ``key_positions`` [keys] (a group) or [batch, keys] (the private batch; padding has position -1).
+    """
+
+    row_positions: Index  # [rows]
+    key_positions: Index
+    full: bool  # every row sees every key, windows aside
+
+    def additive(self, window: int | None, dtype: torch.dtype, device: torch.device) -> torch.Tensor | None:
+        """The mask as something to add to the scores, [rows, keys]; None where nothing is hidden."""
+        keys = self.key_positions if self.key_positions.ndim == 2 else self.key_positions[None, :]
+        rows = self.row_positions[:, None]
+        if self.full and (window is None or int(rows.max()) - int(keys.min()) < window):
+            return None
+        visible = (keys <= rows) & (keys >= 0)
+        if window is not None:
+            visible &= keys > rows - window
+        return torch.from_numpy(np.where(visible, 0.0, _MASKED).astype(np.float32)).to(device=device, dtype=dtype)
+
+
+@dataclass(slots=True)
+class Group:
+    """One run of KV and the range of rows that read it."""
+
+    begin: int
+    end: int
+    slots: torch.Tensor  # [keys] int64
+    first_slot: int | None  # set when the slots are consecutive: the run can be read without a copy
+    mask: Mask
+
+    @property
+    def num_keys(self) -> int:
+        return int(self.slots.shape[0])
+
+
+@dataclass(slots=True)
+class PrivateBatch:
+    """Rows that read KV of their own, padded to the longest."""
+
+    rows: torch.Tensor | None  # [batch] int64 row numbers; None when it is all rows in order
+    slots: torch.Tensor  # [batch, keys] int64, padded with the scratch slot
+    mask: Mask
+
+
+@dataclass(slots=True)
+class AttentionPlan:
+    """The attention work of one forward.
+
+    ``merge`` [rows, partials] says where in the concatenated partial results (groups in order, then private batches,
+    then one empty result) each row's are; None when every row has exactly one partial and they are in row order.
+    """
+
+    num_rows: int
+    groups: list[Group]
+    private: list[PrivateBatch]
+    merge: torch.Tensor | None
+    num_partials: int
+    unique_keys: int  # KV tokens read if each were read once
+    masks: dict[object, list[torch.Tensor | None]] = field(default_factory=dict)  # by (window, dtype)
+
+    def additive_masks(self, window: int | None, dtype: torch.dtype, device: torch.device) -> list[torch.Tensor | None]:
+        """The masks of the groups, then of the private batches; made once per window and dtype."""
+        key = (window, dtype)
+        if key not in self.masks:
+            parts: Sequence[Group | PrivateBatch] = (*self.groups, *self.private)
+            self.masks[key] = [part.mask.additive(window, dtype, device) for part in parts]
+        return self.masks[key]
+
+
+@dataclass(slots=True)
+class RowBatch:
+    """The rows of one forward, in the order in which they are packed.
+
+    ``write_slots`` is where a row's K and V go: its own slot if it is pending, the scratch slot if its KV is cached
+    and only its logits are wanted again.
+    """
+
+    rows: list[Row]
+    number: dict[tuple[int, int], int]  # (id(node), index) -> row number
+    token_ids: torch.Tensor  # [rows] int64
+    positions: torch.Tensor  # [rows] int64
+    write_slots: torch.Tensor  # [rows] int64
+    plan: AttentionPlan
+
+    def row_number(self, branch: Branch) -> int:
+        """Where the row of the branch's last token is."""
+        return self.number[id(branch.node), branch.offset - 1]
+
+
+class _Segment:
+    """A node's part in this forward: its own rows and, after them, those of its descendants."""
+
+    __slots__ = ("begin", "children", "end", "indices", "node", "num_keys")
+
+    def __init__(self, node: Node) -> None:
+        self.node = node
+        self.indices: set[int] | list[int] = set()  # own rows
+        self.children: list[_Segment] = []
+        self.begin = self.end = 0
+        self.num_keys = 0
+
+
+def plan_rows(
+    rows: Sequence[Row], device: torch.device | str = "cpu", min_saved_tokens: int = MIN_SAVED_TOKENS
+) -> RowBatch:
+    """Orders the rows, drops duplicates (branches at one place share a row) and plans their attention.
+
+    Every pending ancestor token of a row must itself be among the rows.
+    """
+    device = torch.device(device)
+    roots = _segments(rows)
+    ordered: list[Row] = []
+    segments: list[_Segment] = []
+    for root in roots:
+        _number(root, ordered, segments)
+    count = len(ordered)
+    token_ids = np.empty(count, dtype=np.int64)
+    positions = np.empty(count, dtype=np.int64)
+    write_slots = np.empty(count, dtype=np.int64)
+    number: dict[tuple[int, int], int] = {}
+    for segment in segments:
+        node, place = segment.node, segment.begin
+        for index in segment.indices:
+            token_ids[place] = node.tokens[index]
+            positions[place] = node.start + index
+            write_slots[place] = node.slots[index] if index >= node.computed else SCRATCH_SLOT
+            number[id(node), index] = place
+            place += 1
+    plan = _plan(segments, positions, count, device, min_saved_tokens)
+    return RowBatch(
+        rows=ordered,
+        number=number,
+        token_ids=torch.from_numpy(token_ids).to(device),
+        positions=torch.from_numpy(positions).to(device),
+        write_slots=torch.from_numpy(write_slots).to(device),
+        plan=plan,
+    )
+
+
+def _segments(rows: Sequence[Row]) -> list[_Segment]:
+    """The part of the trie above the rows; returns its topmost segments in order of first appearance."""
+    by_node: dict[int, _Segment] = {}
+    tops: list[_Segment] = []
+    for node, index in rows:
+        segment = by_node.get(id(node))
+        if segment is None:
+            segment = by_node[id(node)] = _Segment(node)
+            below, parent = segment, node.parent
+            while parent is not None and parent.parent is not None:
+                above = by_node.get(id(parent))
+                known = above is not None
+                if above is None:
+                    above = by_node[id(parent)] = _Segment(parent)
+                above.children.append(below)
+                if known:
+                    break
+                below, parent = above, parent.parent
+            else:
+                tops.append(below)
+        assert isinstance(segment.indices, set)
+        segment.indices.add(index)
+    return tops
+
+
+def _number(top: _Segment, ordered: list[Row], segments: list[_Segment]) -> None:
+    """Gives the rows of one tree their places, depth first, own rows before those of the children."""
+    stack: list[tuple[_Segment, bool]] = [(top, False)]
+    while stack:
+        segment, leaving = stack.pop()
+        if leaving:
+            segment.end = len(ordered)
+            continue
+        segment.begin = len(ordered)
+        segment.indices = sorted(segment.indices)
+        ordered.extend(Row(segment.node, index) for index in segment.indices)
+        segment.num_keys = len(segment.node) if segment.children else segment.indices[-1] + 1
+        segments.append(segment)
+        stack.append((segment, True))
+        stack.extend((child, False) for child in reversed(segment.children))
+
+
+def _plan(
+    segments: list[_Segment], positions: Index, count: int, device: torch.device, min_saved_tokens: int
+) -> AttentionPlan:
+    groups: list[Group] = []
+    private: list[list[_Segment]] = [[] for _ in range(count)]
+    for segment in segments:
+        num_rows = segment.end - segment.begin
+        if num_rows == 1 or (num_rows - 1) * segment.num_keys < min_saved_tokens:
+            for row in range(segment.begin, segment.end):
+                private[row].append(segment)
+        else:
+            groups.append(_group(segment, positions, device))
+    batches = _private_batches(private, positions, device)
+    merge, num_partials = _merge_index(groups, batches, count, device)
+    return AttentionPlan(
+        num_rows=count,
+        groups=groups,
+        private=batches,
+        merge=merge,
+        num_partials=num_partials,
+        unique_keys=sum(segment.num_keys for segment in segments),
+    )
+
+
+def _group(segment: _Segment, positions: Index, device: torch.device) -> Group:
+    node, keys = segment.node, segment.num_keys
+    slots = node.slots[:keys].astype(np.int64)
+    consecutive = bool(slots[-1] - slots[0] == keys - 1 and (keys < 2 or (np.diff(slots) == 1).all()))
+    key_positions = np.arange(node.start, node.start + keys)
+    rows = positions[segment.begin : segment.end]
+    return Group(
+        begin=segment.begin,
+        end=segment.end,
+        slots=torch.from_numpy(slots).to(device),
+        first_slot=int(slots[0]) if consecutive else None,
+        mask=Mask(rows, key_positions, full=bool(rows.min() >= key_positions[-1])),
+    )
+
+
+def _private_batches(private: list[list[_Segment]], positions: Index, device: torch.device) -> list[PrivateBatch]:
+    """Rows with KV of their own, batched with rows of similar length so that padding stays below about half."""
+    lengths = np.array(
+        [sum(min(s.num_keys, positions[r] + 1 - s.node.start) for s in parts) for r, parts in enumerate(private)],
+        dtype=np.int64,
+    )
+    remaining = np.nonzero(lengths)[0]
+    batches: list[PrivateBatch] = []
+    while len(remaining):
+        longest = int(lengths[remaining].max())
+        chosen = remaining[lengths[remaining] * 4 > longest] if longest > 128 else remaining
+        batches.append(_private_batch(chosen, lengths, private, positions, device, all_rows=len(chosen) == len(private)))
+        remaining = np.setdiff1d(remaining, chosen, assume_unique=True)
+    return batches
+
+
+def _private_batch(
+    rows: Index,
+    lengths: Index,
+    private: list[list[_Segment]],
+    positions: Index,
+    device: torch.device,
+    *,
+    all_rows: bool,
+) -> PrivateBatch:
+    longest = int(lengths[rows].max())
+    slots = np.full((len(rows), longest), SCRATCH_SLOT, dtype=np.int64)
+    key_positions = np.full((len(rows), longest), -1, dtype=np.int64)
+    for i, row in enumerate(rows.tolist()):
+        filled = 0
+        for segment in private[row]:
+            node = segment.node
+            keys = min(segment.num_keys, int(positions[row]) + 1 - node.start)
+            slots[i, filled : filled + keys] = node.slots[:keys]
+            key_positions[i, filled : filled + keys] = np.arange(node.start, node.start + keys)
+            filled += keys
+    full = bool((lengths[rows] == longest).all())
+    return PrivateBatch(
+        rows=None if all_rows else torch.from_numpy(rows).to(device),
+        slots=torch.from_numpy(slots).to(device),
+        mask=Mask(positions[rows], key_positions, full=full),
+    )
+
+
+def _merge_index(
+    groups: list[Group], batches: list[PrivateBatch], count: int, device: torch.device
+) -> tuple[torch.Tensor | None, int]:
+    places: list[Index] = [np.arange(group.begin, group.end) for group in groups]
+    places += [np.arange(count) if batch.rows is None else batch.rows.cpu().numpy() for batch in batches]
+    if len(places) == 1 and len(places[0]) == count:
+        return None, count
+    rows = np.concatenate(places)  # [partials] the row of each partial result
+    order = np.argsort(rows, kind="stable")
+    counts = np.bincount(rows, minlength=count)
+    rank = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
+    merge = np.full((count, int(counts.max())), len(rows), dtype=np.int64)
+    merge[rows[order], rank] = order
+    return torch.from_numpy(merge).to(device), len(rows)

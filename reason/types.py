@@ -1,0 +1,302 @@
+"""The vocabulary: what a problem, a request, a completion and a solution are, and the protocols between the layers.
+
+Everything else imports from here; this module imports nothing of ours. Token ids are plain ``int``; a *path* is
+the whole token sequence from the first prompt token on, so that a path names its KV by content.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, TypedDict, runtime_checkable
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = [
+    "Answer",
+    "Budget",
+    "Completion",
+    "Engine",
+    "Extract",
+    "FinishReason",
+    "LogitsProcessor",
+    "Message",
+    "Path",
+    "Problem",
+    "Request",
+    "Sampling",
+    "Scored",
+    "Solution",
+    "StoppedBy",
+    "TextCodec",
+    "TokenLogprobs",
+    "Usage",
+]
+
+
+class Message(TypedDict):
+    """One chat message, as every chat API has it."""
+
+    role: str
+    content: str
+
+
+Path: TypeAlias = tuple[int, ...]
+Extract: TypeAlias = Callable[[str], "str | None"]
+
+FinishReason: TypeAlias = Literal["eos", "stop", "length", "cancelled", "error"]
+"""Why a completion ended: end-of-sequence token; a stop string or stop token; the token limit (or the context
+length); the caller; a failure (then ``Completion.error`` holds it)."""
+
+StoppedBy: TypeAlias = Literal["done", "policy_tokens", "seconds", "kv_tokens", "calls", "interrupt"]
+"""Why a search ended: the strategy was done; the budget limit of that name; Ctrl-C or cancellation."""
+
+
+class LogitsProcessor(Protocol):
+    """Changes one row of logits before temperature and truncation.
+
+    ``tokens`` is the path so far (prompt included), ``logits`` a float32 row of shape [vocab]; returns a row of the
+    same shape. It must be a function of its arguments alone: with speculation it is called once per draft node.
+    """
+
+    def __call__(self, tokens: Sequence[int], logits: torch.Tensor) -> torch.Tensor: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampling:
+    """How a token is drawn from a row of logits.
+
+    Applied in this order: penalties, ``processors``, grammar, ``temperature``, ``top_k``, ``top_p``, ``min_p``, draw.
+
+    Args:
+        temperature: 0 is greedy (ties go to the lowest token id).
+        top_k: keep the k most likely tokens; 0 keeps all.
+        top_p: keep the smallest set of most likely tokens whose mass reaches this; 1 keeps all.
+        min_p: drop tokens less likely than this fraction of the most likely one.
+        repetition_penalty: divide positive and multiply negative logits of tokens already in the path (CTRL).
+        presence_penalty: subtracted once from tokens already generated.
+        frequency_penalty: subtracted per occurrence of tokens already generated.
+        logprobs: None computes none; 0 gives each drawn token's raw log-probability; k > 0 also each row's top k.
+        processors: user functions over a row, see ``LogitsProcessor``.
+        json_schema: a JSON schema (text) that the completion must satisfy; needs the ``grammar`` extra.
+        regex: a regular expression that the completion must match; needs the ``grammar`` extra.
+        lark: a Lark grammar the completion must derive from; needs the ``grammar`` extra.
+    """
+
+    temperature: float = 0.8
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    logprobs: int | None = None
+    processors: tuple[LogitsProcessor, ...] = ()
+    json_schema: str | None = None
+    regex: str | None = None
+    lark: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """Extend one path by sampling.
+
+    Args:
+        prefix: the path to extend, at least one token.
+        seed: with ``key`` and the position decides the sampling noise, so equal (seed, key) on an equal prefix give
+            equal tokens whatever else runs (fp32).
+        key: which rollout this is; rollouts with different keys are independent.
+        sampling: see ``Sampling``.
+        max_tokens: at most so many new tokens.
+        stop: strings that end the completion; the text is cut before the string.
+        stop_token_ids: tokens that end the completion; the token is kept in ``token_ids``, not in ``text``.
+        ignore_eos: go on after an end-of-sequence token.
+        owner: the problem this work is accounted to.
+    """
+
+    prefix: Path
+    seed: int = 0
+    key: int = 0
+    sampling: Sampling = field(default_factory=Sampling)
+    max_tokens: int = 512
+    stop: tuple[str, ...] = ()
+    stop_token_ids: tuple[int, ...] = ()
+    ignore_eos: bool = False
+    owner: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprobs:
+    """Raw log-probabilities (temperature 1, before penalties and truncation) at one generated position."""
+
+    token: float
+    top: tuple[tuple[int, float], ...] = ()  # (token id, log-probability), most likely first
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Completion:
+    """What a ``Request`` came to. ``index`` is the request's place in the list given to ``Engine.generate``."""
+
+    index: int
+    token_ids: Path
+    text: str
+    finish_reason: FinishReason
+    stopped_on: str | int | None = None  # the stop string or stop/eos token id
+    logprobs: tuple[TokenLogprobs, ...] = ()
+    error: Exception | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scored:
+    """Rows ``start .. len(path)`` of one path.
+
+    ``logprobs[i]`` is the raw log-probability of ``path[start + i]`` given what precedes it (the first token of a
+    path has no row before it and gets 0). ``hidden`` [len(path) - start, hidden_size] are the last layer's states
+    *at* those tokens, after the final norm, when asked for.
+    """
+
+    logprobs: torch.Tensor  # [len(path) - start] float32
+    hidden: torch.Tensor | None = None
+
+
+@dataclass(slots=True, kw_only=True)
+class Usage:
+    """The ledger row: what one problem (or a whole run) cost, in the same units for every strategy.
+
+    ``unique_kv_tokens_*`` count tokens whose KV is committed and locked by the problem, shared prefixes once;
+    ``mean`` is over engine iterations in which the problem held anything. The prompt is inside them and reported
+    by itself as ``prompt_tokens`` (unique prompt tokens, prefilled once).
+    """
+
+    prompt_tokens: int = 0
+    policy_tokens: int = 0
+    verifier_tokens: int = 0
+    calls: int = 0
+    forwards: int = 0
+    draft_forwards: int = 0
+    drafted_tokens: int = 0
+    accepted_tokens: int = 0
+    unique_kv_tokens_peak: int = 0
+    unique_kv_tokens_mean: float = 0.0
+    solver_seconds: float = 0.0
+    seconds: float = 0.0
+
+    def as_dict(self) -> dict[str, int | float]:
+        """Plain numbers by name, for JSON."""
+        return {f.name: getattr(self, f.name) for f in fields(self)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Budget:
+    """Hard limits; None is no limit. Work is admitted only if it fits, so limits are not overshot."""
+
+    policy_tokens: int | None = None
+    seconds: float | None = None
+    kv_tokens: int | None = None
+    calls: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """One thing to solve.
+
+    Args:
+        content: the problem text, or a whole message list when the caller writes the prompt.
+        id: names it in ledgers and traces.
+        extract: gets the final answer out of a completion's text; None means the default (``\\boxed{}``, then
+            "the answer is", then the last number).
+        equivalent: whether two extracted answers are the same; None means the default (math-verify).
+    """
+
+    content: str | tuple[Message, ...]
+    id: str = "problem"
+    extract: Extract | None = None
+    equivalent: Callable[[str, str], bool] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What a strategy concludes from its tree: the answer (None when no leaf gave one), the text it stands in, and
+    how strongly it is held (for a vote: its share)."""
+
+    answer: str | None
+    text: str
+    confidence: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Solution:
+    """The result of ``solve``."""
+
+    answer: str | None
+    text: str
+    confidence: float
+    strategy: str
+    model: str
+    stopped_by: StoppedBy
+    usage: Usage
+    problem: str = "problem"
+    candidates: tuple[tuple[str | None, str], ...] = ()  # (answer, text) of every finished leaf, in tree order
+
+    def as_dict(self) -> dict[str, Any]:
+        """The object that ``reason solve --json`` prints."""
+        return {
+            "answer": self.answer,
+            "text": self.text,
+            "confidence": self.confidence,
+            "strategy": self.strategy,
+            "model": self.model,
+            "stopped_by": self.stopped_by,
+            "usage": self.usage.as_dict(),
+            "candidates": [{"answer": a, "text": t} for a, t in self.candidates],
+        }
+
+
+class TextCodec(Protocol):
+    """Text to tokens and back: what strategies and drivers need of a tokenizer."""
+
+    def encode(self, text: str) -> Path: ...
+
+    def encode_chat(self, messages: Sequence[Message], *, continue_final: bool = False) -> Path:
+        """The chat template's tokens, ready for the assistant's turn (or inside its last message)."""
+        ...
+
+    def decode(self, tokens: Sequence[int]) -> str: ...
+
+
+@runtime_checkable
+class Engine(Protocol):
+    """Extends and scores paths. Implemented by ``LocalEngine``, ``ScriptedEngine`` and, later, engines made of engines."""
+
+    @property
+    def name(self) -> str:
+        """The model, as the user named it."""
+        ...
+
+    @property
+    def codec(self) -> TextCodec: ...
+
+    def generate(self, requests: Sequence[Request]) -> AsyncIterator[Completion]:
+        """Yields each completion as it finishes, in any order. Closing the iterator cancels what is unfinished and
+        frees everything it held. A request that fails yields a completion with ``finish_reason="error"``; the
+        others go on."""
+        ...
+
+    async def score(
+        self, paths: Sequence[Path], start: int, *, hidden: bool = False, owner: str = ""
+    ) -> Sequence[Scored]:
+        """Rows from ``start`` on of each path; KV that is cached is used, rows are recomputed where needed."""
+        ...
+
+    def usage(self, owner: str) -> Usage:
+        """A copy of the ledger row of ``owner`` so far."""
+        ...
+
+    def progress(self, owner: str) -> Mapping[int, str]:
+        """Text generated so far by the unfinished requests of ``owner``, by ``Request.key``: for live views."""
+        ...
+
+    def close(self) -> None:
+        """Cancels everything and frees the model. Idempotent."""
+        ...
