@@ -1,0 +1,198 @@
+"""The transformer as one function from a row batch to hidden states, two ways.
+
+``HubBackbone`` runs any ``AutoModelForCausalLM`` that goes through transformers' ``AttentionInterface``: its own
+modelling code, our attention. ``FusedBackbone`` runs the Llama family (Llama, Mistral, Qwen2, Qwen3) as one straight
+loop: QKV in one product, residuals and gates fused into the products around them, rotary tables made once. Both give
+the same logits; tests hold them to it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from reason.errors import UnsupportedModel
+from reason.runtime.attention.forest import forest_attention
+from reason.runtime.attention.interface import ATTENTION_NAME, KVBatch
+from reason.runtime.attention.plan import RowBatch
+from reason.runtime.kv_pool import KVPool
+from reason.runtime.linear import Linear, can_pack
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+__all__ = ["Backbone", "FusedBackbone", "HubBackbone", "make_backbone"]
+
+_LLAMA_FAMILY = frozenset({"llama", "mistral", "qwen2", "qwen3"})
+
+
+class Backbone(Protocol):
+    """Runs the layers over one packed batch, writing its K and V into the pool."""
+
+    def hidden(self, batch: RowBatch, kv: KVPool) -> torch.Tensor:
+        """Final-norm hidden states, [rows, hidden_size]."""
+        ...
+
+    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        """[n, hidden_size] -> [n, vocab]"""
+        ...
+
+
+def make_backbone(model: PreTrainedModel, max_positions: int) -> Backbone:
+    """The fastest backbone that runs this model exactly."""
+    if model.config.model_type in _LLAMA_FAMILY:
+        return FusedBackbone(model, max_positions)
+    return HubBackbone(model)
+
+
+class HubBackbone:
+    """transformers' own layers over our attention."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        self.model = model
+        self.base: nn.Module = model.get_decoder()
+        head = model.get_output_embeddings()
+        if head is None:
+            raise UnsupportedModel(f"{type(model).__name__} has no language-model head")
+        self.head = Linear(head.weight.data, head.bias.data if getattr(head, "bias", None) is not None else None)
+        self.softcap: float | None = getattr(model.config, "final_logit_softcapping", None)
+        model.set_attn_implementation(ATTENTION_NAME)
+        _pack_linears(self.base)
+
+    def hidden(self, batch: RowBatch, kv: KVPool) -> torch.Tensor:
+        out = self.base(
+            input_ids=batch.token_ids[None],
+            position_ids=batch.positions[None],
+            use_cache=False,
+            kv_batch=KVBatch(kv, batch),
+        )
+        hidden: torch.Tensor = out.last_hidden_state[0]
+        return hidden
+
+    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        logits = self.head(hidden)
+        if self.softcap is not None:
+            logits = torch.tanh(logits / self.softcap) * self.softcap
+        return logits
+
+
+class _PackedModule(nn.Module):
+    """A ``Linear`` in the place of an ``nn.Linear``, any leading shape."""
+
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__()
+        self.linear = Linear(linear.weight.data, None if linear.bias is None else linear.bias.data)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.linear(x.reshape(-1, x.shape[-1])).view(*x.shape[:-1], -1)
+
+
+def _pack_linears(module: nn.Module) -> None:
+    for name, child in module.named_children():
+        if type(child) is nn.Linear and can_pack(child.weight.dtype, child.weight.device):
+            setattr(module, name, _PackedModule(child))
+        else:
+            _pack_linears(child)
+
+
+class _FusedLayer:
+    """One decoder layer's weights, fused."""
+
+    def __init__(self, layer: Any, window: int | None) -> None:
+        attention, mlp = layer.self_attn, layer.mlp
+        projections = (attention.q_proj, attention.k_proj, attention.v_proj)
+        biases = [p.bias for p in projections]
+        self.qkv = Linear(
+            torch.cat([p.weight.data for p in projections]),
+            None if biases[0] is None else torch.cat([b.data for b in biases]),
+        )
+        self.o = Linear(attention.o_proj.weight.data, _data(attention.o_proj.bias))
+        self.gate = Linear(mlp.gate_proj.weight.data, _data(mlp.gate_proj.bias))
+        self.up = Linear(mlp.up_proj.weight.data, _data(mlp.up_proj.bias))
+        self.down = Linear(mlp.down_proj.weight.data, _data(mlp.down_proj.bias))
+        self.input_norm = layer.input_layernorm.weight.data
+        self.post_norm = layer.post_attention_layernorm.weight.data
+        self.q_norm = attention.q_norm.weight.data if hasattr(attention, "q_norm") else None
+        self.k_norm = attention.k_norm.weight.data if hasattr(attention, "k_norm") else None
+        self.scale = float(attention.scaling)
+        self.window = window
+
+
+class FusedBackbone:
+    """The Llama family in one loop. The modules it was made from can be dropped."""
+
+    def __init__(self, model: PreTrainedModel, max_positions: int) -> None:
+        config = model.config
+        if config.hidden_act != "silu":
+            raise UnsupportedModel(f"{config.model_type} with hidden_act={config.hidden_act!r}; only 'silu' is supported")
+        base: Any = model.get_decoder()
+        self.embedding = base.embed_tokens.weight.data
+        self.norm = base.norm.weight.data
+        self.eps = float(config.rms_norm_eps)
+        self.heads = int(config.num_attention_heads)
+        self.kv_heads = int(config.num_key_value_heads)
+        self.head_dim = int(getattr(config, "head_dim", None) or config.hidden_size // self.heads)
+        self.layers = []
+        for layer in base.layers:
+            self.layers.append(_FusedLayer(layer, getattr(layer.self_attn, "sliding_window", None) or _window(config)))
+            _drop_weights(layer)
+        head: Any = model.get_output_embeddings()
+        self.head = Linear(head.weight.data, _data(head.bias))
+        positions = torch.arange(max_positions, device=self.embedding.device)
+        cos, sin = base.rotary_emb(self.embedding[:1, None], positions[None])
+        half = self.head_dim // 2
+        sign = torch.ones(self.head_dim, dtype=sin.dtype, device=sin.device)
+        sign[:half] = -1  # rotate_half(x) * sin == roll(x, half) * (sign * sin)
+        self.cos = cos[0].unsqueeze(1).contiguous()  # [positions, 1, head_dim]
+        self.sin = (sin[0] * sign).unsqueeze(1).contiguous()  # [positions, 1, head_dim]
+
+    def hidden(self, batch: RowBatch, kv: KVPool) -> torch.Tensor:
+        hidden = F.embedding(batch.token_ids, self.embedding)
+        cos = self.cos.index_select(0, batch.positions)
+        sin = self.sin.index_select(0, batch.positions)
+        size = (hidden.shape[-1],)
+        for i, layer in enumerate(self.layers):
+            normed = F.rms_norm(hidden, size, layer.input_norm, self.eps)
+            query, key, value = self._qkv(layer, normed, cos, sin)
+            kv.write(i, batch.write_slots, key, value)
+            mixed = forest_attention(query, kv.keys[i], kv.values[i], batch.plan, layer.scale, layer.window)
+            hidden = layer.o.plus(mixed.view(mixed.shape[0], -1), hidden)
+            normed = F.rms_norm(hidden, size, layer.post_norm, self.eps)
+            hidden = layer.down.plus(layer.up.times(normed, layer.gate.silu(normed)), hidden)
+        return F.rms_norm(hidden, size, self.norm, self.eps)
+
+    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        return self.head(hidden)
+
+    def _qkv(
+        self, layer: _FusedLayer, normed: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Rotated query and key, and value: [rows, heads or kv_heads, head_dim] each."""
+        qkv = layer.qkv(normed).view(-1, self.heads + 2 * self.kv_heads, self.head_dim)
+        rotating = qkv[:, : self.heads + self.kv_heads]
+        if layer.q_norm is not None and layer.k_norm is not None:
+            query, key = rotating.split([self.heads, self.kv_heads], dim=1)
+            shape = (self.head_dim,)
+            query = F.rms_norm(query, shape, layer.q_norm, self.eps)
+            rotating = torch.cat([query, F.rms_norm(key, shape, layer.k_norm, self.eps)], dim=1)
+        rotated = torch.addcmul(rotating * cos, torch.roll(rotating, self.head_dim // 2, -1), sin)
+        query, key = rotated.split([self.heads, self.kv_heads], dim=1)
+        return query, key, qkv[:, self.heads + self.kv_heads :]
+
+
+def _data(parameter: torch.Tensor | None) -> torch.Tensor | None:
+    return None if parameter is None else parameter.data
+
+
+def _window(config: Any) -> int | None:
+    """Mistral's window, which its layers read from the config; the others set it on each attention module."""
+    return config.sliding_window if config.model_type == "mistral" else None
+
+
+def _drop_weights(layer: nn.Module) -> None:
+    """Frees a layer's own weights once they are fused, so that no more than one layer is held twice."""
+    for parameter in layer.parameters():
+        parameter.data = parameter.data.new_empty(0)
