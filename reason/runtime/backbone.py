@@ -20,6 +20,7 @@ from reason.runtime.attention.interface import ATTENTION_NAME, KVBatch
 from reason.runtime.attention.plan import RowBatch
 from reason.runtime.kv_pool import KVPool
 from reason.runtime.linear import Linear, can_pack
+from reason.runtime.quantized import LinearMaker
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -41,26 +42,27 @@ class Backbone(Protocol):
         ...
 
 
-def make_backbone(model: PreTrainedModel, max_positions: int) -> Backbone:
-    """The fastest backbone that runs this model exactly."""
+def make_backbone(model: PreTrainedModel, max_positions: int, make_linear: LinearMaker = Linear) -> Backbone:
+    """The fastest backbone that runs this model exactly. ``make_linear`` makes the layers' linears (quantised or not)."""
     if model.config.model_type in _LLAMA_FAMILY:
-        return FusedBackbone(model, max_positions)
-    return HubBackbone(model)
+        return FusedBackbone(model, max_positions, make_linear)
+    return HubBackbone(model, make_linear)
 
 
 class HubBackbone:
     """transformers' own layers over our attention."""
 
-    def __init__(self, model: PreTrainedModel) -> None:
+    def __init__(self, model: PreTrainedModel, make_linear: LinearMaker = Linear) -> None:
         self.model = model
         self.base: nn.Module = model.get_decoder()
         head = model.get_output_embeddings()
         if head is None:
             raise UnsupportedModel(f"{type(model).__name__} has no language-model head")
-        self.head = Linear(head.weight.data, head.bias.data if getattr(head, "bias", None) is not None else None)
+        self.head = Linear(head.weight.data, _data(head.bias))
         self.softcap: float | None = getattr(model.config, "final_logit_softcapping", None)
         model.set_attn_implementation(ATTENTION_NAME)
-        _pack_linears(self.base)
+        if make_linear is not Linear or can_pack(model.dtype, model.device):
+            _replace_linears(self.base, make_linear)
 
     def hidden(self, batch: RowBatch, kv: KVPool) -> torch.Tensor:
         out = self.base(
@@ -82,37 +84,37 @@ class HubBackbone:
 class _PackedModule(nn.Module):
     """A ``Linear`` in the place of an ``nn.Linear``, any leading shape."""
 
-    def __init__(self, linear: nn.Linear) -> None:
+    def __init__(self, linear: Linear) -> None:
         super().__init__()
-        self.linear = Linear(linear.weight.data, None if linear.bias is None else linear.bias.data)
+        self.linear = linear
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.linear(x.reshape(-1, x.shape[-1])).view(*x.shape[:-1], -1)
 
 
-def _pack_linears(module: nn.Module) -> None:
+def _replace_linears(module: nn.Module, make_linear: LinearMaker) -> None:
     for name, child in module.named_children():
-        if type(child) is nn.Linear and can_pack(child.weight.dtype, child.weight.device):
-            setattr(module, name, _PackedModule(child))
+        if type(child) is nn.Linear:
+            setattr(module, name, _PackedModule(make_linear(child.weight.data, _data(child.bias))))
         else:
-            _pack_linears(child)
+            _replace_linears(child, make_linear)
 
 
 class _FusedLayer:
     """One decoder layer's weights, fused."""
 
-    def __init__(self, layer: Any, window: int | None) -> None:
+    def __init__(self, layer: Any, window: int | None, make_linear: LinearMaker) -> None:
         attention, mlp = layer.self_attn, layer.mlp
         projections = (attention.q_proj, attention.k_proj, attention.v_proj)
         biases = [p.bias for p in projections]
-        self.qkv = Linear(
+        self.qkv = make_linear(
             torch.cat([p.weight.data for p in projections]),
             None if biases[0] is None else torch.cat([b.data for b in biases]),
         )
-        self.o = Linear(attention.o_proj.weight.data, _data(attention.o_proj.bias))
-        self.gate = Linear(mlp.gate_proj.weight.data, _data(mlp.gate_proj.bias))
-        self.up = Linear(mlp.up_proj.weight.data, _data(mlp.up_proj.bias))
-        self.down = Linear(mlp.down_proj.weight.data, _data(mlp.down_proj.bias))
+        self.o = make_linear(attention.o_proj.weight.data, _data(attention.o_proj.bias))
+        self.gate = make_linear(mlp.gate_proj.weight.data, _data(mlp.gate_proj.bias))
+        self.up = make_linear(mlp.up_proj.weight.data, _data(mlp.up_proj.bias))
+        self.down = make_linear(mlp.down_proj.weight.data, _data(mlp.down_proj.bias))
         self.input_norm = layer.input_layernorm.weight.data
         self.post_norm = layer.post_attention_layernorm.weight.data
         self.q_norm = attention.q_norm.weight.data if hasattr(attention, "q_norm") else None
@@ -124,7 +126,7 @@ class _FusedLayer:
 class FusedBackbone:
     """The Llama family in one loop. The modules it was made from can be dropped."""
 
-    def __init__(self, model: PreTrainedModel, max_positions: int) -> None:
+    def __init__(self, model: PreTrainedModel, max_positions: int, make_linear: LinearMaker = Linear) -> None:
         config = model.config
         if config.hidden_act != "silu":
             raise UnsupportedModel(f"{config.model_type} with hidden_act={config.hidden_act!r}; only 'silu' is supported")
@@ -137,7 +139,8 @@ class FusedBackbone:
         self.head_dim = int(getattr(config, "head_dim", None) or config.hidden_size // self.heads)
         self.layers = []
         for layer in base.layers:
-            self.layers.append(_FusedLayer(layer, getattr(layer.self_attn, "sliding_window", None) or _window(config)))
+            window = getattr(layer.self_attn, "sliding_window", None) or _window(config)
+            self.layers.append(_FusedLayer(layer, window, make_linear))
             _drop_weights(layer)
         head: Any = model.get_output_embeddings()
         self.head = Linear(head.weight.data, _data(head.bias))

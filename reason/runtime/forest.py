@@ -156,17 +156,18 @@ class KVForest:
 
     # -- branches ------------------------------------------------------------------------------------------------
 
-    def match(self, tokens: Sequence[int], namespace: Hashable = None) -> int:
-        """How many leading tokens have computed, committed KV. Takes no lock."""
+    def match(self, tokens: Sequence[int], namespace: Hashable = None, *, pending: bool = False) -> int:
+        """How many leading tokens have computed, committed KV (with ``pending``: hold a slot at all). No lock."""
         node = self._roots.get(namespace)
         matched = 0
         while node is not None:
             node = node.children.get(tokens[matched]) if matched < len(tokens) else None
-            if node is None or not node.committed:
+            if node is None or not (node.committed or pending):
                 break
-            length = _common_prefix(node.tokens, tokens, matched)
-            matched += min(length, node.computed)
-            if length < len(node) or node.computed < len(node):
+            usable = len(node) if pending else node.computed
+            length = min(usable, _common_prefix(node.tokens, tokens, matched))
+            matched += length
+            if length < len(node):
                 break
         return matched
 

@@ -10,39 +10,77 @@ Several branches go into one forward as one row of tokens with explicit position
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
 from reason.errors import UnsupportedModel
 from reason.runtime.attention.plan import Row, RowBatch, plan_rows
 from reason.runtime.backbone import make_backbone
-from reason.runtime.forest import Branch, KVForest
+from reason.runtime.forest import Branch, KVForest, Node
 from reason.runtime.kv_pool import KVPool
+from reason.runtime.quantized import linear_maker
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-__all__ = ["Forward", "ModelRunner", "pending_rows"]
+__all__ = ["Forward", "ModelRunner", "Places", "RowPlanner", "kv_shape"]
 
 _FIXED_ROPE_TYPES = frozenset({"default", "linear", "llama3", "yarn", "proportional"})
 """RoPE types whose frequencies do not depend on the total length. KV cached under another length would be wrong."""
 
 
-def pending_rows(branch: Branch, upto: int | None = None) -> list[Row]:
-    """The rows a forward must have so that the branch's last token gets a row: the pending tokens of its path, oldest
-    first, at most ``upto`` of them, or the last token again if all is computed."""
-    parts: list[list[Row]] = []
-    for node, length in reversed(branch.runs()):
-        if node.computed >= length:
-            break
-        parts.append([Row(node, index) for index in range(node.computed, length)])
-        if node.computed:
-            break
-    rows = [row for part in reversed(parts) for row in part]
-    if not rows:
-        return [Row(branch.node, branch.offset - 1)]
-    return rows if upto is None else rows[:upto]
+class RowPlanner:
+    """Collects the rows of one forward, each once, up to a limit."""
+
+    def __init__(self, limit: int) -> None:
+        self.rows: list[Row] = []
+        self._limit = limit
+        self._seen: set[tuple[int, int]] = set()
+        self._pending_upto: dict[int, int] = {}  # id(node) -> its pending tokens below this index are rows already
+
+    @property
+    def room(self) -> int:
+        """How many more rows fit."""
+        return max(0, self._limit - len(self.rows))
+
+    def add(self, node: Node, index: int) -> None:
+        """Adds a row whatever the limit; its pending ancestors must be rows already."""
+        if (id(node), index) not in self._seen:
+            self._seen.add((id(node), index))
+            self.rows.append(Row(node, index))
+
+    def add_pending(self, runs: Sequence[tuple[Node, int]]) -> bool:
+        """Adds the pending tokens of a path (see ``Branch.runs``), oldest first, as far as they fit; returns whether
+        all of them are rows now."""
+        for node, length in runs:
+            first = max(node.computed, self._pending_upto.get(id(node), 0))
+            if first >= length:
+                continue
+            last = min(length, first + self.room)
+            for index in range(first, last):
+                self.add(node, index)
+            self._pending_upto[id(node)] = last
+            if last < length:
+                return False
+        return True
+
+    def add_last(self, branch: Branch) -> bool:
+        """Adds what a row of logits at the branch's end needs; False if the limit cut it off."""
+        if branch.offset and branch.node.computed == branch.offset - 1:  # decoding: one token is new, or none
+            self.add(branch.node, branch.offset - 1)
+            return True
+        if not self.add_pending(branch.runs()):
+            return False
+        self.add(branch.node, branch.offset - 1)
+        return True
+
+
+class Places(NamedTuple):
+    """``rows``: packed row numbers, ascending; ``of_branch[i]``: the index in ``rows`` of branch i's row."""
+
+    rows: list[int]
+    of_branch: list[int]
 
 
 class Forward:
@@ -53,22 +91,35 @@ class Forward:
         self.batch = batch
         self.hidden = hidden  # [rows, hidden_size]
 
-    def logits(self, branches: Sequence[Branch]) -> torch.Tensor:
-        """Logits at the last token of each branch, [branches, vocab]; branches at one place share the product."""
-        numbers = [self.batch.row_number(branch) for branch in branches]
-        return self.row_logits(numbers)
-
+    @torch.inference_mode()
     def row_logits(self, numbers: Sequence[int]) -> torch.Tensor:
         """Logits of packed rows by number, [len(numbers), vocab]."""
-        unique = sorted(set(numbers))
         hidden = self.hidden
-        if len(unique) < hidden.shape[0]:
-            hidden = hidden.index_select(0, torch.tensor(unique, device=hidden.device))
-        logits = self._runner.backbone.logits(hidden)
-        if len(unique) == len(numbers) and unique == list(numbers):
-            return logits
-        place = {number: i for i, number in enumerate(unique)}
-        return logits.index_select(0, torch.tensor([place[n] for n in numbers], device=logits.device))
+        if len(numbers) < hidden.shape[0] or any(n != i for i, n in enumerate(numbers)):
+            hidden = hidden.index_select(0, torch.tensor(numbers, device=hidden.device))
+        return self._runner.backbone.logits(hidden)
+
+    def logits(self, branches: Sequence[Branch]) -> torch.Tensor:
+        """Logits at the last token of each branch, [branches, vocab]."""
+        places = self.places(branches)
+        return self.row_logits(places.rows)[places.of_branch]
+
+    def places(self, branches: Sequence[Branch]) -> Places:
+        """Which rows hold the branches' last tokens, each once: branches at one place share a row of logits."""
+        numbers = [self.batch.row_number(branch) for branch in branches]
+        rows = sorted(set(numbers))
+        place = {number: i for i, number in enumerate(rows)}
+        return Places(rows, [place[number] for number in numbers])
+
+    def known_rows(self, wanted: Sequence[tuple[Node, int]]) -> list[int]:
+        """The numbers of the leading ``wanted`` (node, index) places that this forward computed."""
+        numbers: list[int] = []
+        for node, index in wanted:
+            number = self.batch.number.get((id(node), index))
+            if number is None:
+                break
+            numbers.append(number)
+        return numbers
 
 
 class ModelRunner:
@@ -79,9 +130,17 @@ class ModelRunner:
             used afterwards.
         num_slots: KV tokens the pool holds.
         max_positions: the longest path; by default what the config says, at most ``num_slots``.
+        quantize: None, "int8" or "int4", see ``runtime.quantized``.
     """
 
-    def __init__(self, model: PreTrainedModel, *, num_slots: int, max_positions: int | None = None) -> None:
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        *,
+        num_slots: int,
+        max_positions: int | None = None,
+        quantize: str | None = None,
+    ) -> None:
         config = model.config.get_text_config()
         _refuse_moving_rope(config)
         self.config = config
@@ -92,12 +151,16 @@ class ModelRunner:
         self.forest = KVForest(num_slots)
         self.kv = KVPool(*kv_shape(config, num_slots), dtype=model.dtype, device=model.device)
         with torch.inference_mode():
-            self.backbone = make_backbone(model, self.max_positions)
+            make_linear = linear_maker(quantize, model.dtype, model.device)
+            self.backbone = make_backbone(model, self.max_positions, make_linear)
         self.forwards = 0
 
     def forward(self, branches: Iterable[Branch]) -> Forward:
         """Computes everything pending on the branches' paths, and a row for the last token of each."""
-        return self.forward_rows([row for branch in branches for row in pending_rows(branch)])
+        planner = RowPlanner(limit=1 << 30)
+        for branch in branches:
+            planner.add_last(branch)
+        return self.forward_rows(planner.rows)
 
     @torch.inference_mode()
     def forward_rows(self, rows: Sequence[Row]) -> Forward:

@@ -1,0 +1,69 @@
+"""Text to tokens and back, over a transformers tokenizer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from reason.errors import UsageError
+from reason.types import Message, Path
+
+__all__ = ["HubCodec", "StopMatcher"]
+
+
+class HubCodec:
+    """A ``TextCodec`` over a fast transformers tokenizer."""
+
+    def __init__(self, tokenizer: Any, eos_token_ids: Sequence[int]) -> None:
+        self.tokenizer = tokenizer
+        self.eos_token_ids = frozenset(eos_token_ids)
+        self.backend = tokenizer.backend_tokenizer  # a tokenizers.Tokenizer
+
+    def encode(self, text: str) -> Path:
+        return tuple(self.tokenizer.encode(text, add_special_tokens=False))
+
+    def encode_chat(self, messages: Sequence[Message], *, continue_final: bool = False) -> Path:
+        if not self.tokenizer.chat_template:  # a base model: plain text, the way its examples were written
+            text = "\n\n".join(message["content"] for message in messages)
+            return self.encode(text if continue_final else text + "\n\n")
+        try:
+            text = self.tokenizer.apply_chat_template(
+                list(messages),
+                tokenize=False,
+                add_generation_prompt=not continue_final,
+                continue_final_message=continue_final,
+            )
+        except Exception as error:  # templates raise their own jinja errors on roles they do not know
+            raise UsageError(f"the model's chat template refused the messages: {error}") from error
+        return self.encode(text)
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        return str(self.backend.decode(list(tokens), skip_special_tokens=True))
+
+
+class StopMatcher:
+    """Finds stop strings in text that grows token by token, across token boundaries.
+
+    Keeps only as much text as a stop string could still begin in.
+    """
+
+    def __init__(self, codec: HubCodec, stop: Sequence[str]) -> None:
+        from tokenizers.decoders import DecodeStream
+
+        self._backend = codec.backend
+        self._stream: Any = DecodeStream(skip_special_tokens=True)
+        self._stop = stop
+        self._keep = max(len(s) for s in stop) - 1
+        self._tail = ""
+
+    def push(self, token: int) -> str | None:
+        """The stop string that this token completed, or None; the earliest in the text if several."""
+        piece = self._stream.step(self._backend, token)
+        if piece is None:  # in the middle of a character
+            return None
+        text = self._tail + piece
+        found = [(text.find(s), s) for s in self._stop if s in text]
+        if found:
+            return min(found)[1]
+        self._tail = text[-self._keep :] if self._keep else ""
+        return None

@@ -1,0 +1,103 @@
+"""What the loop works on: a request being generated, and a path being scored."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+
+from reason.types import Completion, FinishReason, Path, Request, Scored, TokenLogprobs
+
+if TYPE_CHECKING:
+    from reason.engine.codec import HubCodec, StopMatcher
+    from reason.runtime.forest import Branch, Node
+    from reason.runtime.grammar import Grammar
+
+__all__ = ["GenerateJob", "ScoreJob"]
+
+
+class GenerateJob:
+    """One request on its way. It holds KV only while ``branch`` is set."""
+
+    def __init__(self, request: Request, index: int, deliver: Callable[[Completion], None]) -> None:
+        self.request = request
+        self.index = index
+        self.deliver = deliver
+        self.branch: Branch | None = None
+        self.generated: list[int] = []
+        self.logprobs: list[TokenLogprobs] = []
+        self.grammar: Grammar | None = None
+        self.stops: StopMatcher | None = None
+        self.prepared = False
+        self.done = False
+
+    @property
+    def owner(self) -> str:
+        return self.request.owner
+
+    def path(self) -> Sequence[int]:
+        """Everything that must be in the forest to go on."""
+        return (*self.request.prefix, *self.generated)
+
+    def completion(
+        self,
+        codec: HubCodec,
+        reason: FinishReason,
+        stopped_on: str | int | None = None,
+        error: Exception | None = None,
+    ) -> Completion:
+        text = codec.decode(self.generated)
+        if reason == "stop" and isinstance(stopped_on, str):
+            text = text[: text.find(stopped_on)] if stopped_on in text else text
+        elif reason == "stop" and isinstance(stopped_on, int):
+            text = codec.decode(self.generated[:-1])
+        return Completion(
+            index=self.index,
+            token_ids=tuple(self.generated),
+            text=text,
+            finish_reason=reason,
+            stopped_on=stopped_on,
+            logprobs=tuple(self.logprobs),
+            error=error,
+        )
+
+
+class ScoreJob:
+    """One path whose rows from ``start`` on are wanted."""
+
+    def __init__(
+        self,
+        path: Path,
+        start: int,
+        hidden: bool,
+        owner: str,
+        deliver: Callable[[Scored | Exception], None],
+    ) -> None:
+        self.path = path
+        self.start = start
+        self.wants_hidden = hidden
+        self.owner = owner
+        self.deliver = deliver
+        self.branch: Branch | None = None
+        self.next_position = 0  # the next path position whose row is wanted
+        self.last_position = len(path) if hidden else len(path) - 1  # rows end before this
+        self.logprobs = torch.zeros(len(path) - start, dtype=torch.float32)
+        self.hidden: list[torch.Tensor] = []
+        self.done = False
+
+    def first_position(self) -> int:
+        """The first row that is needed: the one that predicts ``path[start]``."""
+        return max(self.start - 1, 0)
+
+    def result(self) -> Scored:
+        hidden = torch.cat(self.hidden) if self.wants_hidden else None
+        return Scored(logprobs=self.logprobs, hidden=hidden)
+
+
+def nodes_at(branch: Branch, first: int, last: int) -> list[tuple[Node, int]]:
+    """(node, index) of the path positions ``first .. last - 1``."""
+    places: list[tuple[Node, int]] = []
+    for node, length in branch.runs():
+        places.extend((node, p - node.start) for p in range(max(first, node.start), min(last, node.start + length)))
+    return places

@@ -1,0 +1,54 @@
+"""One ledger: every owner's work, counted where it happens."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from reason.runtime.forest import KVForest
+from reason.types import Usage
+
+__all__ = ["Ledger"]
+
+
+class Ledger:
+    """Rows by owner. Mean KV is over the iterations in which the owner held any."""
+
+    def __init__(self, forest: KVForest) -> None:
+        self._forest = forest
+        self._rows: dict[str, Usage] = {}
+        self._kv_iterations: dict[str, int] = {}
+
+    def row(self, owner: str) -> Usage:
+        """The live row of ``owner``."""
+        row = self._rows.get(owner)
+        if row is None:
+            row = self._rows[owner] = Usage()
+            self._kv_iterations[owner] = 0
+        return row
+
+    def snapshot(self, owner: str) -> Usage:
+        """A copy of the row of ``owner`` so far."""
+        return replace(self.row(owner))
+
+    def forget(self, owner: str) -> None:
+        """Drops a row that nobody will ask for again."""
+        self._rows.pop(owner, None)
+        self._kv_iterations.pop(owner, None)
+
+    def count_call(self, owner: str) -> None:
+        self.row(owner).calls += 1
+
+    def count_forward(self, owners: Iterable[str]) -> None:
+        """One forward in which each of ``owners`` had rows."""
+        for owner in owners:
+            self.row(owner).forwards += 1
+
+    def observe_kv(self) -> None:
+        """Notes what every owner holds now."""
+        for owner in self._forest.owners():
+            held = self._forest.unique_tokens(owner)
+            row = self.row(owner)
+            self._kv_iterations[owner] += 1
+            row.unique_kv_tokens_peak = max(row.unique_kv_tokens_peak, held)
+            row.unique_kv_tokens_mean += (held - row.unique_kv_tokens_mean) / self._kv_iterations[owner]

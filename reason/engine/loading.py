@@ -1,0 +1,104 @@
+"""From a model folder to a runner: device, dtype, threads, KV pool."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from reason.engine.codec import HubCodec
+from reason.errors import OutOfKV, UsageError
+from reason.models.load import load_model, load_tokenizer
+from reason.runtime.kv_pool import KVPool
+from reason.runtime.runner import ModelRunner, kv_shape
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+__all__ = ["free_cores", "load_runner"]
+
+_DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32, "float16": torch.float16}
+_MAX_DEFAULT_KV_TOKENS = 131_072
+_KV_MEMORY_SHARE = 0.25
+
+
+def load_runner(
+    folder: Path,
+    *,
+    device: str,
+    dtype: str,
+    kv_tokens: int | None,
+    quantize: str | None,
+    threads: int | None,
+) -> tuple[ModelRunner, HubCodec]:
+    """See ``LocalEngine.load``."""
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        where = torch.device(device)
+    except RuntimeError as error:
+        raise UsageError(f"device must be auto, cpu, cuda or cuda:N, got {device!r}") from error
+    if where.type == "cuda" and not torch.cuda.is_available():
+        raise UsageError("device 'cuda' was asked for, but torch sees no CUDA device; use --device cpu")
+    if dtype != "auto" and dtype not in _DTYPES:
+        raise UsageError(f"dtype must be one of auto, {', '.join(_DTYPES)}, got {dtype!r}")
+    if where.type == "cpu":
+        torch.set_num_threads(threads or free_cores())
+    chosen = _DTYPES[dtype] if dtype != "auto" else _natural_dtype(where)
+    tokenizer = load_tokenizer(folder)
+    model = load_model(folder, dtype=chosen, device=where)
+    codec = HubCodec(tokenizer, _eos_token_ids(folder, tokenizer))
+    if kv_tokens is not None and kv_tokens < 16:
+        raise UsageError(f"kv_tokens must be at least 16, got {kv_tokens}")
+    num_slots = (kv_tokens or _default_kv_tokens(model, where)) + 1  # one slot is scratch
+    return ModelRunner(model, num_slots=num_slots, quantize=quantize), codec
+
+
+def free_cores() -> int:
+    """The cores this process may use (its affinity, and OMP_NUM_THREADS if set)."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    return min(cores, int(asked)) if asked.isdigit() and int(asked) > 0 else cores
+
+
+def _natural_dtype(device: torch.device) -> torch.dtype:
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    fast = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return torch.bfloat16 if fast else torch.float32
+
+
+def _default_kv_tokens(model: PreTrainedModel, device: torch.device) -> int:
+    config = model.config.get_text_config()
+    layers, _, kv_heads, head_dim = kv_shape(config, 1)
+    per_token = KVPool.bytes_per_token(layers, kv_heads, head_dim, model.dtype)
+    tokens = int(_free_memory(device) * _KV_MEMORY_SHARE) // per_token
+    if tokens < 256:
+        raise OutOfKV(f"memory for {tokens} KV tokens is left beside the weights; free some, or pass kv_tokens")
+    return min(tokens, _MAX_DEFAULT_KV_TOKENS)
+
+
+def _free_memory(device: torch.device) -> int:
+    """Bytes that could be had on the device now."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    try:
+        with open("/proc/meminfo", encoding="ascii") as lines:
+            fields = dict(line.split(":", 1) for line in lines)
+        return int(fields["MemAvailable"].split()[0]) * 1024
+    except (OSError, KeyError):  # not Linux: a quarter of 8 GiB is a safe guess
+        return 8 << 30
+
+
+def _eos_token_ids(folder: Path, tokenizer: Any) -> list[int]:
+    """End-of-sequence ids: generation_config, else config, else the tokenizer's."""
+    for name in ("generation_config.json", "config.json"):
+        file = folder / name
+        if file.is_file():
+            ids = json.loads(file.read_text(encoding="utf-8")).get("eos_token_id")
+            if ids is not None:
+                return list(ids) if isinstance(ids, list) else [int(ids)]
+    return [] if tokenizer.eos_token_id is None else [int(tokenizer.eos_token_id)]

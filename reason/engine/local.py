@@ -1,0 +1,260 @@
+"""``LocalEngine``: a torch model on this machine behind the ``Engine`` protocol.
+
+One thread owns the model and runs the loop; any number of event loops and threads may ask it. What it is told crosses
+by a locked inbox, what it answers by ``call_soon_threadsafe``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from pathlib import Path as FilePath
+from typing import TYPE_CHECKING, TypeVar
+
+from reason.engine.codec import HubCodec
+from reason.engine.jobs import GenerateJob, ScoreJob
+from reason.engine.loop import EngineLoop, LoopStats
+from reason.errors import EngineClosed, EngineError
+from reason.types import Completion, Path, Request, Scored, Usage
+
+if TYPE_CHECKING:
+    from reason.runtime.runner import ModelRunner
+
+__all__ = ["LocalEngine"]
+
+T = TypeVar("T")
+
+
+class LocalEngine:
+    """See ``reason.types.Engine``. Make one with ``LocalEngine.load``.
+
+    Args:
+        runner: the model; the engine's thread owns it from now on.
+        codec: its tokenizer.
+        name: what the user calls the model.
+        max_running: requests that may hold KV at once; more wait their turn.
+        max_rows: rows of one forward.
+    """
+
+    def __init__(
+        self, runner: ModelRunner, codec: HubCodec, *, name: str, max_running: int = 256, max_rows: int = 512
+    ) -> None:
+        self._loop = EngineLoop(runner, codec, max_running=max_running, max_rows=max_rows)
+        self._name = name
+        self._codec = codec
+        self._inbox: deque[Callable[[], object]] = deque()
+        self._wake = threading.Condition()
+        self._closing = False
+        self._broken: Exception | None = None
+        self._thread = threading.Thread(target=self._run, name=f"reason-engine-{name}", daemon=True)
+        self._thread.start()
+
+    @classmethod
+    def load(
+        cls,
+        folder: str | FilePath,
+        *,
+        name: str | None = None,
+        device: str = "auto",
+        dtype: str = "auto",
+        kv_tokens: int | None = None,
+        quantize: str | None = None,
+        threads: int | None = None,
+        max_running: int = 256,
+        max_rows: int = 512,
+    ) -> LocalEngine:
+        """Loads a model folder (safetensors, config, tokenizer) and starts its engine.
+
+        Args:
+            folder: see ``reason.models.resolve`` for how names become folders.
+            device: "auto" takes a CUDA device if there is one; "cpu", "cuda", "cuda:1".
+            dtype: "auto" is bf16 where the machine computes in it and float32 elsewhere; or "bfloat16", "float32",
+                "float16".
+            kv_tokens: size of the KV pool; by default what fits a quarter of the free memory, at most 131072.
+            quantize: None, "int8" or "int4": weights in torch's own packed kernels (CPU).
+            threads: CPU threads; by default the cores this process may use.
+        """
+        from reason.engine.loading import load_runner
+
+        runner, codec = load_runner(
+            FilePath(folder), device=device, dtype=dtype, kv_tokens=kv_tokens, quantize=quantize, threads=threads
+        )
+        return cls(runner, codec, name=name or FilePath(folder).name, max_running=max_running, max_rows=max_rows)
+
+    # -- the Engine protocol ---------------------------------------------------------------------------------------
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    @property
+    def codec(self) -> HubCodec:
+        return self._codec
+
+    @property
+    def max_positions(self) -> int:
+        """The longest path, prompt and completion together."""
+        return self._loop.runner.max_positions
+
+    async def generate(self, requests: Sequence[Request]) -> AsyncIterator[Completion]:
+        loop = asyncio.get_running_loop()
+        arrived: asyncio.Queue[Completion] = asyncio.Queue()
+
+        def deliver(completion: Completion) -> None:
+            _call_in(loop, lambda: arrived.put_nowait(completion))
+
+        jobs = [GenerateJob(request, i, deliver) for i, request in enumerate(requests)]
+        self._tell(lambda: [self._loop.submit(job) for job in jobs])
+        finished = 0
+        try:
+            while finished < len(jobs):
+                completion = await arrived.get()
+                finished += 1
+                yield completion
+        finally:
+            if finished < len(jobs) and not self._closing:
+                self._tell(lambda: [self._loop.cancel(job) for job in jobs])
+
+    async def score(
+        self, paths: Sequence[Path], start: int, *, hidden: bool = False, owner: str = ""
+    ) -> Sequence[Scored]:
+        loop = asyncio.get_running_loop()
+        futures: list[asyncio.Future[Scored]] = [loop.create_future() for _ in paths]
+        jobs = [
+            ScoreJob(path, start, hidden, owner, _resolver(loop, future))
+            for path, future in zip(paths, futures, strict=True)
+        ]
+        self._tell(lambda: [self._loop.submit_score(job) for job in jobs])
+        try:
+            return await asyncio.gather(*futures)
+        except BaseException:
+            if not self._closing:
+                self._tell(lambda: [self._loop.cancel(job) for job in jobs])
+            raise
+
+    def usage(self, owner: str) -> Usage:
+        return self._ask(lambda: self._loop.ledger.snapshot(owner))
+
+    def forget(self, owner: str) -> None:
+        """Drops the ledger row of an owner whose problem is over."""
+        self._tell(lambda: self._loop.ledger.forget(owner))
+
+    def progress(self, owner: str) -> Mapping[int, str]:
+        jobs = [(job.request.key, list(job.generated)) for job in self._loop.running_jobs() if job.owner == owner]
+        return {key: self._codec.decode(tokens) for key, tokens in jobs}
+
+    def close(self) -> None:
+        with self._wake:
+            self._closing = True
+            self._wake.notify()
+        if threading.current_thread() is not self._thread:
+            self._thread.join()
+
+    # -- for tests, benchmarks and status pages ----------------------------------------------------------------------
+
+    def stats(self) -> LoopStats:
+        """Where the loop's time went so far."""
+        return self._loop.stats
+
+    def check_integrity(self) -> None:
+        """Checks the KV forest between two iterations; with nothing in flight, that nothing is locked."""
+
+        def check() -> None:
+            forest = self._loop.runner.forest
+            forest.check_integrity()
+            assert not self._loop.idle or forest.locked_tokens == 0, "KV locked with nothing in flight"
+
+        self._ask(check)
+
+    def drop_cache(self) -> None:
+        """Evicts everything that nothing in flight needs."""
+        self._ask(self._loop.runner.forest.clear)
+
+    # -- the thread --------------------------------------------------------------------------------------------------
+
+    def _tell(self, call: Callable[[], object]) -> None:
+        """Has the engine's thread make a call before its next iteration."""
+        with self._wake:
+            if self._closing:
+                raise EngineClosed(f"the engine of {self._name} is closed") from self._broken
+            self._inbox.append(call)
+            self._wake.notify()
+
+    def _ask(self, call: Callable[[], T]) -> T:
+        """The result of a call made by the engine's thread (or here, once that has ended)."""
+        if not self._thread.is_alive() or threading.current_thread() is self._thread:
+            return call()
+        answered = threading.Event()
+        results: list[T] = []
+        errors: list[BaseException] = []
+
+        def answer() -> None:
+            try:
+                results.append(call())
+            except BaseException as error:
+                errors.append(error)
+            finally:
+                answered.set()
+
+        try:
+            self._tell(answer)
+        except EngineClosed:
+            self._thread.join()
+            return call()
+        while not answered.wait(timeout=0.5):
+            if not self._thread.is_alive():
+                return call()
+        if errors:
+            raise errors[0]
+        return results[0]
+
+    def _run(self) -> None:
+        try:
+            while True:
+                with self._wake:
+                    while not self._inbox and not self._closing and self._loop.idle:
+                        self._wake.wait()
+                    calls = list(self._inbox)
+                    self._inbox.clear()
+                    closing = self._closing
+                for call in calls:
+                    call()
+                if closing:
+                    break
+                self._loop.step()
+        except Exception as error:  # a bug of ours: nobody may wait for ever
+            self._broken = error
+            with self._wake:
+                self._closing = True
+            raise
+        finally:
+            for job in self._loop.running_jobs():
+                job.done = True
+                error = EngineError(f"the engine failed: {self._broken!r}") if self._broken else EngineClosed("closed")
+                job.deliver(job.completion(self._codec, "error" if self._broken else "cancelled", error=error))
+            for score in self._loop.scoring_jobs():
+                score.deliver(EngineClosed(f"the engine of {self._name} was closed"))
+
+
+def _call_in(loop: asyncio.AbstractEventLoop, call: Callable[[], object]) -> None:
+    """Calls in an event loop that may be gone by now, in which case nobody is waiting."""
+    try:
+        loop.call_soon_threadsafe(call)
+    except RuntimeError:
+        if not loop.is_closed():
+            raise
+
+
+def _resolver(loop: asyncio.AbstractEventLoop, future: asyncio.Future[Scored]) -> Callable[[Scored | Exception], None]:
+    def settle(result: Scored | Exception) -> None:
+        if future.done():
+            return
+        if isinstance(result, Exception):
+            future.set_exception(result)
+        else:
+            future.set_result(result)
+
+    return lambda result: _call_in(loop, lambda: settle(result))
+

@@ -1,0 +1,206 @@
+"""Drawing tokens by the coupled rule: the token at a position is argmax(log p + G), G keyed by (seed, key, position).
+
+The head of p (its ``HEAD_TOKENS`` likeliest tokens, a function of p alone) gets per-token noise; all other tokens
+form one group with log-mass log P_tail and one Gumbel of its own, and if that wins, the token is drawn inside it by
+inverse CDF. By max-stability of Gumbel noise this is an exact sample of p; it costs the vocabulary one pass, not a
+hash per token. Temperature and truncation apply to p first. Coupled draws: arXiv 2408.07978.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from reason.runtime.noise import TAIL_DRAW, TAIL_GUMBEL, gumbel, position_state, uniform
+from reason.types import Sampling, TokenLogprobs
+
+__all__ = ["HEAD_TOKENS", "Draw", "draw_tokens", "raw_logprobs"]
+
+HEAD_TOKENS = 128
+
+_BLOCK = 128  # columns whose maximum stands for them in the exact top-k
+
+F64 = npt.NDArray[np.float64]
+I64 = npt.NDArray[np.int64]
+
+
+class Draw(NamedTuple):
+    """One token to draw: which row of logits, under which noise, how."""
+
+    row: int
+    seed: int
+    key: int
+    position: int
+    sampling: Sampling
+
+
+@dataclass(slots=True)
+class _Head:
+    """The head of each row's p (after temperature, before truncation)."""
+
+    tokens: I64  # [rows, head], most likely first, ties by token id
+    scaled: F64  # [rows, head] logits / temperature
+    log_mass: F64  # [rows] logsumexp of the scaled logits over the whole vocabulary
+
+
+def draw_tokens(logits: torch.Tensor, draws: Sequence[Draw]) -> list[int]:
+    """Draws one token for each entry of ``draws`` from ``logits`` [rows, vocab], processed already (penalties,
+    grammar), not yet divided by temperature. Several draws may use one row."""
+    results = [-1] * len(draws)
+    greedy = [i for i, d in enumerate(draws) if d.sampling.temperature == 0.0]
+    if greedy:
+        rows = sorted({draws[i].row for i in greedy})
+        best = dict(zip(rows, logits[rows].argmax(dim=-1).tolist(), strict=True))
+        for i in greedy:
+            results[i] = best[draws[i].row]
+    by_temperature: dict[float, list[int]] = {}
+    for i, d in enumerate(draws):
+        if d.sampling.temperature != 0.0:
+            by_temperature.setdefault(d.sampling.temperature, []).append(i)
+    for temperature, members in by_temperature.items():
+        _draw_at(logits, draws, members, temperature, results)
+    return results
+
+
+def raw_logprobs(logits: torch.Tensor, rows: Sequence[int], tokens: Sequence[int], top: int) -> list[TokenLogprobs]:
+    """Log-probabilities at temperature 1 of ``tokens[i]`` in row ``rows[i]`` of the *unprocessed* logits."""
+    chosen = logits[list(rows)].float()
+    log_mass = torch.logsumexp(chosen, dim=-1)
+    own = chosen.gather(1, torch.tensor(tokens, device=logits.device)[:, None])[:, 0] - log_mass
+    if top == 0:
+        return [TokenLogprobs(value) for value in own.tolist()]
+    values, ids = torch.topk(chosen, min(top, chosen.shape[1]), dim=-1)
+    values = values - log_mass[:, None]
+    tops = [tuple(zip(i, v, strict=True)) for i, v in zip(ids.tolist(), values.tolist(), strict=True)]
+    return [TokenLogprobs(value, pairs) for value, pairs in zip(own.tolist(), tops, strict=True)]
+
+
+def _draw_at(
+    logits: torch.Tensor, draws: Sequence[Draw], members: list[int], temperature: float, results: list[int]
+) -> None:
+    """All draws of one temperature together."""
+    rows = sorted({draws[i].row for i in members})
+    place = {row: i for i, row in enumerate(rows)}
+    used = logits if len(rows) == logits.shape[0] else logits[rows]
+    head = _head(used, temperature)
+    state = position_state(
+        [draws[i].seed for i in members], [draws[i].key for i in members], [draws[i].position for i in members]
+    )
+    at = np.array([place[draws[i].row] for i in members])
+    noise = gumbel(state[:, None], head.tokens[at])  # [members, head]
+    for m, i in enumerate(members):
+        sampling = draws[i].sampling
+        place_in_used = int(at[m])
+        if sampling.top_k or sampling.top_p < 1.0 or sampling.min_p > 0.0:
+            token = _draw_truncated(used[place_in_used], head, place_in_used, noise[m], state[m : m + 1], sampling)
+        else:
+            token = _draw_full(used[place_in_used], head, place_in_used, noise[m], state[m : m + 1], temperature)
+        results[i] = token
+
+
+def _head(logits: torch.Tensor, temperature: float) -> _Head:
+    size = min(HEAD_TOKENS, logits.shape[1])
+    values, tokens = _top(logits, size)
+    scaled = values.double() / temperature
+    log_mass = scaled[:, 0].clone()
+    step = 2 if logits.device.type == "cpu" else logits.shape[0]  # on a CPU, few enough to stay in the cache
+    buffer = torch.empty((step, logits.shape[1]), dtype=torch.float32, device=logits.device)
+    for r in range(0, logits.shape[0], step):
+        part = buffer[: logits[r : r + step].shape[0]].copy_(logits[r : r + step])
+        part.sub_(values[r : r + step, :1].float()).mul_(1.0 / temperature).exp_()
+        log_mass[r : r + step] += part.sum(dim=-1).log().double()
+    return _Head(tokens.cpu().numpy(), scaled.cpu().numpy(), log_mass.cpu().numpy())
+
+
+def _top(logits: torch.Tensor, size: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The exact top ``size`` of each row, ties by token id: the top tokens lie in the top blocks by block maximum."""
+    rows, vocab = logits.shape
+    blocks = -(-vocab // _BLOCK)
+    if size >= vocab or blocks <= 2 * size:
+        return _ordered_top(logits, None, size)
+    whole = vocab // _BLOCK * _BLOCK
+    maxima = logits[:, :whole].reshape(rows, -1, _BLOCK).amax(dim=-1)
+    if whole < vocab:
+        maxima = torch.cat([maxima, logits[:, whole:].amax(dim=-1, keepdim=True)], dim=1)
+    # a block tied with the last one chosen could hold an equally likely token of smaller id: take one block more
+    chosen = torch.topk(maxima, min(size + 1, blocks), dim=-1, sorted=False).indices.sort(dim=-1).values
+    columns = (chosen[:, :, None] * _BLOCK + torch.arange(_BLOCK, device=logits.device)).view(rows, -1)
+    values = logits.gather(1, columns.clamp(max=vocab - 1)).masked_fill_(columns >= vocab, -torch.inf)
+    return _ordered_top(values, columns, size)
+
+
+def _ordered_top(values: torch.Tensor, columns: torch.Tensor | None, size: int) -> tuple[torch.Tensor, torch.Tensor]:
+    top, index = torch.topk(values, size, dim=-1)
+    if columns is not None:
+        index = columns.gather(1, index)
+    order = index.argsort(dim=-1)  # by token id, then stably by value
+    top, index = top.gather(1, order), index.gather(1, order)
+    order = top.argsort(dim=-1, descending=True, stable=True)
+    return top.gather(1, order), index.gather(1, order)
+
+
+def _draw_full(
+    row: torch.Tensor, head: _Head, at: int, noise: F64, state: npt.NDArray[np.uint64], temperature: float
+) -> int:
+    """A draw from the untruncated p."""
+    scaled, tokens = head.scaled[at], head.tokens[at]
+    perturbed = scaled + noise
+    best = int(perturbed.argmax())
+    if len(tokens) == row.shape[0]:
+        return int(tokens[best])
+    head_log_mass = np.logaddexp.reduce(scaled)
+    share = 1.0 - np.exp(head_log_mass - head.log_mass[at])
+    if share <= 0.0:
+        return int(tokens[best])
+    tail_log_mass = head.log_mass[at] + np.log(share)
+    if tail_log_mass + gumbel(state, [TAIL_GUMBEL])[0] <= perturbed[best]:
+        return int(tokens[best])
+    weights = (row.float() - float(scaled[0]) * temperature).div_(temperature).exp_().double()
+    weights[torch.from_numpy(tokens).to(row.device)] = 0.0
+    return _inverse_cdf(weights, float(uniform(state, [TAIL_DRAW])[0]))
+
+
+def _inverse_cdf(weights: torch.Tensor, u: float) -> int:
+    """The first index at which the running sum passes ``u`` of the total; never one of zero weight."""
+    cumulative = weights.cumsum(0)
+    index = int(torch.searchsorted(cumulative, u * float(cumulative[-1]), right=True))
+    if index >= len(weights):  # rounding at the far end
+        index = int(weights.nonzero()[-1])
+    return index
+
+
+def _draw_truncated(
+    row: torch.Tensor, head: _Head, at: int, noise: F64, state: npt.NDArray[np.uint64], sampling: Sampling
+) -> int:
+    """A draw from p cut by top-k, then top-p, then min-p, each over what the one before kept, as transformers does.
+    Falls back to the whole sorted row where the cut reaches beyond the head."""
+    tokens, scaled, log_mass = head.tokens[at], head.scaled[at], float(head.log_mass[at])
+    kept = _truncate(scaled, log_mass, sampling)
+    beyond = kept == len(tokens) and len(tokens) < row.shape[0] and not 0 < sampling.top_k <= len(tokens)
+    if beyond:
+        ordered = row.double().sort(descending=True, stable=True)
+        tokens = ordered.indices.cpu().numpy()
+        scaled = ordered.values.cpu().numpy() / sampling.temperature
+        kept = _truncate(scaled, log_mass, sampling)
+        noise = gumbel(state, tokens[:kept])
+    return int(tokens[:kept][int((scaled[:kept] + noise[:kept]).argmax())])
+
+
+def _truncate(scaled: F64, log_mass: float, sampling: Sampling) -> int:
+    """How many of the descending ``scaled`` logits are kept; at least one."""
+    kept = len(scaled)
+    if sampling.top_k:
+        kept = min(kept, sampling.top_k)
+        log_mass = float(np.logaddexp.reduce(scaled[:kept]))
+    probabilities = np.exp(scaled[:kept] - log_mass)
+    if sampling.top_p < 1.0:
+        before = np.cumsum(probabilities) - probabilities  # a token is kept while the mass before it is below top_p
+        kept = max(1, int((before < sampling.top_p).sum()))
+    if sampling.min_p > 0.0:
+        kept = max(1, int((probabilities[:kept] >= sampling.min_p * probabilities[0]).sum()))
+    return kept
