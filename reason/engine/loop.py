@@ -229,7 +229,7 @@ class EngineLoop:
             self._end_score(job, OutOfKV(f"{len(job.path)} tokens do not fit the KV pool of {forest.pool.capacity}"))
             return False
         job.next_position = job.first_position()
-        self.ledger.row(job.owner).verifier_tokens += len(job.path) - known
+        self.ledger.row(job.owner).verifier_tokens += job.last_position - min(known, job.next_position)
         if job.next_position >= job.last_position:  # one token and no hidden states: nothing to compute
             self._end_score(job, job.result())
             return False

@@ -1,0 +1,261 @@
+"""``solve`` and ``Solver``: parts put together from names or objects."""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import itertools
+import threading
+from collections.abc import Callable, Coroutine, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from reason.errors import UsageError
+from reason.search.driver import Run
+from reason.search.strategies import make_strategy
+from reason.search.tree import Strategy
+from reason.types import Budget, Engine, Message, Problem, Solution
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+__all__ = ["Solver", "asolve", "solve"]
+
+T = TypeVar("T")
+ProblemLike = str | Problem | Sequence[Message]
+
+_owners = itertools.count()
+
+
+class Solver:
+    """A warm engine that solves problems, many at once if asked to.
+
+        with Solver("qwen2.5-coder-1.5b-instruct") as solver:
+            solutions = solver.solve_all(problems, strategy="best-of-n", num_samples=16)
+
+    Args:
+        model: a catalogue name, a folder, a GGUF file or a hub id; None is the default model. Or ``engine``.
+        engine: an engine made by the caller, who keeps it: closing the solver does not close it.
+        device, dtype, kv_tokens, quantize, threads: see ``LocalEngine.load``.
+
+    Raises:
+        ReasonError: the model cannot be had or run; the message says what to do.
+    """
+
+    def __init__(
+        self,
+        model: str | None = None,
+        *,
+        engine: Engine | None = None,
+        device: str = "auto",
+        dtype: str = "auto",
+        kv_tokens: int | None = None,
+        quantize: str | None = None,
+        threads: int | None = None,
+    ) -> None:
+        if engine is not None and model is not None:
+            raise UsageError("give a model or an engine, not both")
+        self._owns_engine = engine is None
+        self.engine: Engine = engine or _load(
+            model, device=device, dtype=dtype, kv_tokens=kv_tokens, quantize=quantize, threads=threads
+        )
+
+    def start(
+        self,
+        problem: ProblemLike,
+        strategy: str | Strategy = "best-of-n",
+        *,
+        budget: Budget | None = None,
+        seed: int = 0,
+        on_change: Callable[[Run], None] | None = None,
+        **strategy_fields: Any,
+    ) -> Run:
+        """A run that has not begun: ``await run.solve()``. For callers that watch or interrupt it."""
+        made = make_strategy(strategy, **strategy_fields)
+        name = strategy if isinstance(strategy, str) else type(strategy).__name__
+        asked = as_problem(problem)
+        return Run(
+            self.engine,
+            asked,
+            made,
+            strategy_name=name,
+            budget=budget or Budget(),
+            seed=seed,
+            owner=f"{asked.id}#{next(_owners)}",
+            on_change=on_change,
+        )
+
+    async def asolve(
+        self,
+        problem: ProblemLike,
+        strategy: str | Strategy = "best-of-n",
+        *,
+        budget: Budget | None = None,
+        seed: int = 0,
+        **strategy_fields: Any,
+    ) -> Solution:
+        """Solves one problem; call it many times at once and they share the engine's batches and KV."""
+        return await self.start(problem, strategy, budget=budget, seed=seed, **strategy_fields).solve()
+
+    def solve(
+        self,
+        problem: ProblemLike,
+        strategy: str | Strategy = "best-of-n",
+        *,
+        budget: Budget | None = None,
+        seed: int = 0,
+        **strategy_fields: Any,
+    ) -> Solution:
+        """``asolve`` for synchronous callers; works inside a running event loop (Jupyter) too."""
+        return run_sync(self.asolve(problem, strategy, budget=budget, seed=seed, **strategy_fields))
+
+    def solve_all(
+        self,
+        problems: Sequence[ProblemLike],
+        strategy: str | Strategy = "best-of-n",
+        *,
+        budget: Budget | None = None,
+        seed: int = 0,
+        **strategy_fields: Any,
+    ) -> list[Solution]:
+        """Solves many problems in one batch; ``budget`` is each problem's. Solutions come in the problems' order."""
+
+        async def together() -> list[Solution]:
+            runs = [self.start(p, strategy, budget=budget, seed=seed, **strategy_fields) for p in problems]
+            return list(await asyncio.gather(*(run.solve() for run in runs)))
+
+        return run_sync(together())
+
+    def close(self) -> None:
+        """Frees the model. Idempotent."""
+        if self._owns_engine:
+            self.engine.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class _Warm:
+    """The solver that module-level calls share: the last model stays loaded until another is asked for."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._model: str | None = None
+        self._solver: Solver | None = None
+
+    def get(self, model: str | None) -> Solver:
+        with self._lock:
+            if self._solver is None or model != self._model:
+                if self._solver is not None:
+                    self._solver.close()
+                    self._solver = None
+                self._solver = Solver(model)
+                self._model = model
+            return self._solver
+
+    def close(self) -> None:
+        with self._lock:
+            if self._solver is not None:
+                self._solver.close()
+                self._solver = None
+
+
+_warm = _Warm()
+atexit.register(_warm.close)
+
+
+async def asolve(
+    problem: ProblemLike,
+    strategy: str | Strategy = "best-of-n",
+    model: str | Engine | None = None,
+    budget: Budget | None = None,
+    seed: int = 0,
+    **strategy_fields: Any,
+) -> Solution:
+    """See ``solve``."""
+    if model is None or isinstance(model, str):
+        solver = await asyncio.to_thread(_warm.get, model)
+    else:
+        solver = Solver(engine=model)
+    return await solver.asolve(problem, strategy, budget=budget, seed=seed, **strategy_fields)
+
+
+def solve(
+    problem: ProblemLike,
+    strategy: str | Strategy = "best-of-n",
+    model: str | Engine | None = None,
+    budget: Budget | None = None,
+    seed: int = 0,
+    **strategy_fields: Any,
+) -> Solution:
+    """Solves one problem with one search.
+
+    Args:
+        problem: its text, a message list, or a ``Problem``.
+        strategy: a registered name ("best-of-n") or a strategy object.
+        model: a catalogue name, folder, GGUF file or hub id; None is the default model; or an engine. The last
+            model named stays loaded; use ``Solver`` to decide that yourself.
+        budget: limits; the best answer so far is returned when one binds, and ``Solution.stopped_by`` names it.
+        seed: equal seeds give equal tokens (float32; bf16 up to rounding).
+        strategy_fields: the strategy's hyper-parameters (``num_samples=8``).
+
+    Raises:
+        UsageError: a name or value that is not allowed; the message says what is.
+        ModelError: the weights cannot be had.
+        EngineError: generation failed.
+    """
+    return run_sync(asolve(problem, strategy, model, budget, seed, **strategy_fields))
+
+
+def as_problem(problem: ProblemLike) -> Problem:
+    """Text or messages as a ``Problem``.
+
+    Raises:
+        UsageError: it is empty, or no text and no message list.
+    """
+    if isinstance(problem, Problem):
+        return problem
+    if isinstance(problem, str):
+        if not problem.strip():
+            raise UsageError("the problem is empty")
+        return Problem(content=problem)
+    messages = tuple(problem)
+    if not messages or not all(isinstance(m, dict) and {"role", "content"} <= m.keys() for m in messages):
+        raise UsageError("a problem is text or a list of {'role': ..., 'content': ...} messages")
+    return Problem(content=messages)
+
+
+def run_sync(work: Coroutine[Any, Any, T]) -> T:
+    """Runs a coroutine to its end from synchronous code, inside a running event loop too (on a thread of its own)."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(work)
+    results: list[T] = []
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            results.append(asyncio.run(work))
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=run, name="reason-solve")
+    thread.start()
+    thread.join()
+    if errors:
+        raise errors[0]
+    return results[0]
+
+
+def _load(model: str | None, **options: Any) -> Engine:
+    from reason.engine.local import LocalEngine
+    from reason.models import resolve
+
+    found = resolve(model)
+    return LocalEngine.load(found.folder, name=found.name, **options)

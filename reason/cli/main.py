@@ -1,0 +1,38 @@
+"""`reason`: the command line."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from reason.cli import models, solve
+
+__all__ = ["app"]
+
+app = typer.Typer(
+    name="reason",
+    help="Better answers from a language model for the compute you can spend.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("solve")(solve.solve)
+app.add_typer(models.app, name="models")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from reason import __version__
+
+        typer.echo(f"reason {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Better answers from a language model for the compute you can spend."""

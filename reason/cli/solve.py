@@ -1,0 +1,170 @@
+"""`reason solve`: one problem from the command line."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from reason.cli.errors import exit_on_error
+from reason.errors import UsageError
+from reason.types import Budget, Solution
+
+__all__ = ["solve"]
+
+_MAX_PROBLEM_BYTES = 1 << 20
+
+
+@exit_on_error()
+def solve(
+    problem: Annotated[
+        str | None, typer.Argument(help='The problem\'s text; "-" reads standard input.', show_default=False)
+    ] = None,
+    file: Annotated[
+        Path | None, typer.Option("--file", "-f", help="Read the problem from this file.", show_default=False)
+    ] = None,
+    strategy: Annotated[str, typer.Option("--strategy", "-s", help="How to search.")] = "best-of-n",
+    setting: Annotated[
+        list[str] | None,
+        typer.Option("--set", "-S", metavar="FIELD=VALUE", help="A field of the strategy, e.g. num_samples=16."),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model", "-m", help="A catalogue name, a folder, a GGUF file or a hub id.", show_default="the default model"
+        ),
+    ] = None,
+    max_policy_tokens: Annotated[
+        int | None, typer.Option(help="Stop after so many generated tokens.", show_default=False)
+    ] = None,
+    max_seconds: Annotated[float | None, typer.Option(help="Stop after so many seconds.", show_default=False)] = None,
+    max_kv_tokens: Annotated[
+        int | None, typer.Option(help="Hold at most so many KV tokens.", show_default=False)
+    ] = None,
+    max_calls: Annotated[int | None, typer.Option(help="Make at most so many expansions.", show_default=False)] = None,
+    seed: Annotated[int, typer.Option(help="Equal seeds give equal answers.")] = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    dtype: Annotated[str, typer.Option(help="auto, bfloat16, float32 or float16.")] = "auto",
+    quantize: Annotated[
+        str | None, typer.Option(help="int8 or int4 weights (CPU, bfloat16).", show_default="none")
+    ] = None,
+    kv_tokens: Annotated[
+        int | None, typer.Option(help="Size of the KV pool in tokens.", show_default="from free memory")
+    ] = None,
+    threads: Annotated[int | None, typer.Option(help="CPU threads.", show_default="free cores")] = None,
+    live: Annotated[bool, typer.Option("--live", help="Show the samples growing.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Solve one problem with one search over a local model.
+
+    Ctrl-C ends the search and prints the best answer so far.
+    """
+    text = read_problem(problem, file)
+    from reason.api import Solver
+    from reason.search.strategies import make_strategy, parse_fields
+
+    fields = parse_fields(strategy, setting or [])
+    make_strategy(strategy, **fields)  # before the model is loaded
+    budget = Budget(policy_tokens=max_policy_tokens, seconds=max_seconds, kv_tokens=max_kv_tokens, calls=max_calls)
+    with Solver(model, device=device, dtype=dtype, quantize=quantize, kv_tokens=kv_tokens, threads=threads) as solver:
+        solution = asyncio.run(_solve(solver, text, strategy, budget, seed, fields, live=live and not as_json))
+    if as_json:
+        typer.echo(json.dumps(solution.as_dict(), ensure_ascii=False))
+    else:
+        print_solution(solution)
+
+
+def read_problem(problem: str | None, file: Path | None) -> str:
+    """The problem's text from where the user says it is.
+
+    Raises:
+        UsageError: none or two places were named, or there is no readable text there.
+    """
+    if (problem is None) == (file is None):
+        raise UsageError('give the problem as text, as "-" for standard input, or with --file, and only one of them')
+    try:
+        if file is not None:
+            with file.open("rb") as stream:
+                data = stream.read(_MAX_PROBLEM_BYTES + 1)
+        elif problem == "-":
+            data = sys.stdin.buffer.read(_MAX_PROBLEM_BYTES + 1)
+        else:
+            data = (problem or "").encode("utf-8", "surrogateescape")
+        text = data.decode("utf-8")
+    except OSError as error:
+        raise UsageError(f"cannot read {file}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise UsageError(f"{file or 'the problem'} is not UTF-8 text") from None
+    if len(data) > _MAX_PROBLEM_BYTES:
+        raise UsageError(f"the problem is longer than {_MAX_PROBLEM_BYTES >> 20} MiB")
+    if not text.strip():
+        raise UsageError("the problem is empty; give some text")
+    return text
+
+
+async def _solve(
+    solver: Any, text: str, strategy: str, budget: Budget, seed: int, fields: dict[str, Any], *, live: bool
+) -> Solution:
+    """Runs the search; the first Ctrl-C ends it with the best answer so far, the second ends the process."""
+    run = solver.start(text, strategy, budget=budget, seed=seed, **fields)
+    loop = asyncio.get_running_loop()
+
+    def interrupt() -> None:
+        run.interrupt()
+        loop.remove_signal_handler(signal.SIGINT)
+
+    try:
+        loop.add_signal_handler(signal.SIGINT, interrupt)
+    except (NotImplementedError, RuntimeError):  # Windows, or not the main thread: Ctrl-C raises as ever
+        pass
+    try:
+        if not live:
+            solution: Solution = await run.solve()
+            return solution
+        from reason.cli.live import watch
+
+        return await watch(run)
+    finally:
+        loop.remove_signal_handler(signal.SIGINT)
+
+
+def print_solution(solution: Solution) -> None:
+    """The answer, the text it stands in, and the ledger."""
+    from rich.console import Console
+    from rich.panel import Panel
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console()
+    if solution.text:
+        console.print(Panel(Text(solution.text.strip()), title="reasoning", title_align="left", border_style="dim"))
+    answer = Text("answer  ", style="bold")
+    if solution.answer is None:
+        answer.append("none found", style="yellow")
+    else:
+        answer.append(solution.answer, style="bold green")
+        answer.append(f"  ({solution.confidence:.0%} of the votes)", style="dim")
+    console.print(answer)
+    if solution.stopped_by != "done":
+        console.print(Text(f"stopped by {solution.stopped_by.replace('_', ' ')}", style="yellow"))
+    usage = solution.usage
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(style="dim")
+    table.add_column(justify="right")
+    rate = usage.policy_tokens / usage.seconds if usage.seconds else 0.0
+    for name, value in (
+        ("model", solution.model),
+        ("strategy", solution.strategy),
+        ("prompt tokens", f"{usage.prompt_tokens:,}"),
+        ("generated tokens", f"{usage.policy_tokens:,}"),
+        ("forwards", f"{usage.forwards:,}"),
+        ("unique KV tokens, peak", f"{usage.unique_kv_tokens_peak:,}"),
+        ("seconds", f"{usage.seconds:.1f}  ({rate:.0f} tokens/s)"),
+    ):
+        table.add_row(name, value)
+    console.print(table)

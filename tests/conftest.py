@@ -1,0 +1,26 @@
+"""Fixtures for the whole suite."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """The folder of evaluation data: ``REASON_DATA``, or ``shared/data`` beside the repository. Skips without one."""
+    named = os.environ.get("REASON_DATA")
+    folder = Path(named) if named else ROOT.parent / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip(f"no evaluation data: {folder} is not a folder; set REASON_DATA to where it is")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def fixtures_dir() -> Path:
+    """Small data files that come with the tests."""
+    return ROOT / "tests" / "fixtures"
