@@ -225,7 +225,7 @@ def as_problem(problem: ProblemLike) -> Problem:
             raise UsageError("the problem is empty")
         return Problem(content=problem)
     messages = tuple(problem)
-    if not messages or not all(isinstance(m, dict) and {"role", "content"} <= m.keys() for m in messages):
+    if not messages or not all({"role", "content"} <= set(m) for m in messages):
         raise UsageError("a problem is text or a list of {'role': ..., 'content': ...} messages")
     return Problem(content=messages)
 

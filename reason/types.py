@@ -267,7 +267,7 @@ class TextCodec(Protocol):
 
 @runtime_checkable
 class Engine(Protocol):
-    """Extends and scores paths. Implemented by ``LocalEngine``, ``ScriptedEngine`` and, later, engines made of engines."""
+    """Extends and scores paths. ``LocalEngine`` runs a model, ``ScriptedEngine`` plays given text."""
 
     @property
     def name(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import signal
 import sys
@@ -36,7 +37,10 @@ def solve(
     model: Annotated[
         str | None,
         typer.Option(
-            "--model", "-m", help="A catalogue name, a folder, a GGUF file or a hub id.", show_default="the default model"
+            "--model",
+            "-m",
+            help="A catalogue name, a folder, a GGUF file or a hub id.",
+            show_default="the default model",
         ),
     ] = None,
     max_policy_tokens: Annotated[
@@ -118,10 +122,8 @@ async def _solve(
         run.interrupt()
         loop.remove_signal_handler(signal.SIGINT)
 
-    try:
+    with contextlib.suppress(NotImplementedError, RuntimeError):  # Windows, not the main thread: Ctrl-C raises
         loop.add_signal_handler(signal.SIGINT, interrupt)
-    except (NotImplementedError, RuntimeError):  # Windows, or not the main thread: Ctrl-C raises as ever
-        pass
     try:
         if not live:
             solution: Solution = await run.solve()
@@ -130,7 +132,8 @@ async def _solve(
 
         return await watch(run)
     finally:
-        loop.remove_signal_handler(signal.SIGINT)
+        with contextlib.suppress(NotImplementedError, RuntimeError):
+            loop.remove_signal_handler(signal.SIGINT)
 
 
 def print_solution(solution: Solution) -> None:

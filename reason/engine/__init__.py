@@ -1,1 +1,1 @@
-"""Engines: what extends and scores token paths. ``LocalEngine`` runs a model here; ``ScriptedEngine`` plays given text."""
+"""Engines: what extends and scores token paths. ``LocalEngine`` runs a model, ``ScriptedEngine`` plays text."""

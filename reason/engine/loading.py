@@ -13,6 +13,7 @@ from reason.engine.codec import HubCodec
 from reason.errors import OutOfKV, UsageError
 from reason.models.load import load_model, load_tokenizer
 from reason.runtime.kv_pool import KVPool
+from reason.runtime.linear import can_pack
 from reason.runtime.runner import ModelRunner, kv_shape
 
 if TYPE_CHECKING:
@@ -67,8 +68,7 @@ def free_cores() -> int:
 def _natural_dtype(device: torch.device) -> torch.dtype:
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
-    fast = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    return torch.bfloat16 if fast else torch.float32
+    return torch.bfloat16 if can_pack(torch.bfloat16, device) else torch.float32
 
 
 def _default_kv_tokens(model: PreTrainedModel, device: torch.device) -> int:

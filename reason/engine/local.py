@@ -106,7 +106,7 @@ class LocalEngine:
             _call_in(loop, lambda: arrived.put_nowait(completion))
 
         jobs = [GenerateJob(request, i, deliver) for i, request in enumerate(requests)]
-        self._tell(lambda: [self._loop.submit(job) for job in jobs])
+        self._tell_each(self._loop.submit, jobs)
         finished = 0
         try:
             while finished < len(jobs):
@@ -115,7 +115,7 @@ class LocalEngine:
                 yield completion
         finally:
             if finished < len(jobs) and not self._closing:
-                self._tell(lambda: [self._loop.cancel(job) for job in jobs])
+                self._tell_each(self._loop.cancel, jobs)
 
     async def score(
         self, paths: Sequence[Path], start: int, *, hidden: bool = False, owner: str = ""
@@ -126,12 +126,12 @@ class LocalEngine:
             ScoreJob(path, start, hidden, owner, _resolver(loop, future))
             for path, future in zip(paths, futures, strict=True)
         ]
-        self._tell(lambda: [self._loop.submit_score(job) for job in jobs])
+        self._tell_each(self._loop.submit_score, jobs)
         try:
             return await asyncio.gather(*futures)
         except BaseException:
             if not self._closing:
-                self._tell(lambda: [self._loop.cancel(job) for job in jobs])
+                self._tell_each(self._loop.cancel, jobs)
             raise
 
     def usage(self, owner: str) -> Usage:
@@ -182,6 +182,13 @@ class LocalEngine:
             self._inbox.append(call)
             self._wake.notify()
 
+    def _tell_each(self, call: Callable[[T], None], jobs: Sequence[T]) -> None:
+        def calls() -> None:
+            for job in jobs:
+                call(job)
+
+        self._tell(calls)
+
     def _ask(self, call: Callable[[], T]) -> T:
         """The result of a call made by the engine's thread (or here, once that has ended)."""
         if not self._thread.is_alive() or threading.current_thread() is self._thread:
@@ -230,12 +237,30 @@ class LocalEngine:
                 self._closing = True
             raise
         finally:
-            for job in self._loop.running_jobs():
+            self._end_all()
+
+    def _end_all(self) -> None:
+        """Answers everybody who is still waiting when the thread ends."""
+        closed = EngineClosed(f"the engine of {self._name} was closed")
+        failed = None if self._broken is None else EngineError(f"the engine failed: {self._broken!r}")
+        for job in self._loop.running_jobs():
+            if failed is not None:
                 job.done = True
-                error = EngineError(f"the engine failed: {self._broken!r}") if self._broken else EngineClosed("closed")
-                job.deliver(job.completion(self._codec, "error" if self._broken else "cancelled", error=error))
-            for score in self._loop.scoring_jobs():
-                score.deliver(EngineClosed(f"the engine of {self._name} was closed"))
+                job.deliver(job.completion(self._codec, "error", error=failed))
+            else:
+                self._loop.cancel(job)
+        for score in self._loop.scoring_jobs():
+            self._loop.cancel(score)
+            score.deliver(failed or closed)
+        with self._wake:
+            calls = list(self._inbox)
+            self._inbox.clear()
+        for call in calls:  # asked between the last iteration and now: requests among them are answered as cancelled
+            call()
+        for job in self._loop.running_jobs():
+            self._loop.cancel(job)
+        for score in self._loop.scoring_jobs():
+            score.deliver(closed)
 
 
 def _call_in(loop: asyncio.AbstractEventLoop, call: Callable[[], object]) -> None:
@@ -257,4 +282,3 @@ def _resolver(loop: asyncio.AbstractEventLoop, future: asyncio.Future[Scored]) -
             future.set_result(result)
 
     return lambda result: _call_in(loop, lambda: settle(result))
-

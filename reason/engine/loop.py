@@ -10,6 +10,7 @@ thread; ``LocalEngine`` gives it that thread.
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -140,7 +141,7 @@ class EngineLoop:
             self._fail_batch(error)
             return
         self.stats.forward_seconds += time.perf_counter() - began
-        self.ledger.count_forward({job.owner for job in (*drawing, *scoring)})
+        self.ledger.count_forward({job.owner for job in drawing} | {job.owner for job in scoring})
         if logits is not None:
             self._draw(drawing, places.of_branch, logits)
         for job in scoring:
@@ -214,7 +215,9 @@ class EngineLoop:
             if not planner.add_pending(before):  # KV that must be there first
                 continue
             room = max(1, planner.room)
-            for node, index in nodes_at(job.branch, job.next_position, min(job.last_position, job.next_position + room)):
+            for node, index in nodes_at(
+                job.branch, job.next_position, min(job.last_position, job.next_position + room)
+            ):
                 planner.add(node, index)
         return chosen
 
@@ -386,4 +389,4 @@ class EngineLoop:
 
 
 def _consecutive(numbers: Sequence[int]) -> bool:
-    return numbers[-1] - numbers[0] == len(numbers) - 1 and all(b - a == 1 for a, b in zip(numbers, numbers[1:]))
+    return numbers[-1] - numbers[0] == len(numbers) - 1 and all(b - a == 1 for a, b in itertools.pairwise(numbers))

@@ -43,7 +43,7 @@ class Backbone(Protocol):
 
 
 def make_backbone(model: PreTrainedModel, max_positions: int, make_linear: LinearMaker = Linear) -> Backbone:
-    """The fastest backbone that runs this model exactly. ``make_linear`` makes the layers' linears (quantised or not)."""
+    """The fastest backbone that runs this model exactly; ``make_linear`` makes the layers' linears."""
     if model.config.model_type in _LLAMA_FAMILY:
         return FusedBackbone(model, max_positions, make_linear)
     return HubBackbone(model, make_linear)
@@ -54,10 +54,7 @@ class HubBackbone:
 
     def __init__(self, model: PreTrainedModel, make_linear: LinearMaker = Linear) -> None:
         self.model = model
-        self.base: nn.Module = model.get_decoder()
-        head = model.get_output_embeddings()
-        if head is None:
-            raise UnsupportedModel(f"{type(model).__name__} has no language-model head")
+        self.base, head = _parts(model)
         self.head = Linear(head.weight.data, _data(head.bias))
         self.softcap: float | None = getattr(model.config, "final_logit_softcapping", None)
         model.set_attn_implementation(ATTENTION_NAME)
@@ -129,8 +126,10 @@ class FusedBackbone:
     def __init__(self, model: PreTrainedModel, max_positions: int, make_linear: LinearMaker = Linear) -> None:
         config = model.config
         if config.hidden_act != "silu":
-            raise UnsupportedModel(f"{config.model_type} with hidden_act={config.hidden_act!r}; only 'silu' is supported")
-        base: Any = model.get_decoder()
+            raise UnsupportedModel(
+                f"{config.model_type} with hidden_act={config.hidden_act!r}; only 'silu' is supported"
+            )
+        base, head = _parts(model)
         self.embedding = base.embed_tokens.weight.data
         self.norm = base.norm.weight.data
         self.eps = float(config.rms_norm_eps)
@@ -142,7 +141,6 @@ class FusedBackbone:
             window = getattr(layer.self_attn, "sliding_window", None) or _window(config)
             self.layers.append(_FusedLayer(layer, window, make_linear))
             _drop_weights(layer)
-        head: Any = model.get_output_embeddings()
         self.head = Linear(head.weight.data, _data(head.bias))
         positions = torch.arange(max_positions, device=self.embedding.device)
         cos, sin = base.rotary_emb(self.embedding[:1, None], positions[None])
@@ -177,13 +175,21 @@ class FusedBackbone:
         qkv = layer.qkv(normed).view(-1, self.heads + 2 * self.kv_heads, self.head_dim)
         rotating = qkv[:, : self.heads + self.kv_heads]
         if layer.q_norm is not None and layer.k_norm is not None:
-            query, key = rotating.split([self.heads, self.kv_heads], dim=1)
+            query, key = torch.split(rotating, [self.heads, self.kv_heads], dim=1)
             shape = (self.head_dim,)
             query = F.rms_norm(query, shape, layer.q_norm, self.eps)
             rotating = torch.cat([query, F.rms_norm(key, shape, layer.k_norm, self.eps)], dim=1)
         rotated = torch.addcmul(rotating * cos, torch.roll(rotating, self.head_dim // 2, -1), sin)
-        query, key = rotated.split([self.heads, self.kv_heads], dim=1)
+        query, key = torch.split(rotated, [self.heads, self.kv_heads], dim=1)
         return query, key, qkv[:, self.heads + self.kv_heads :]
+
+
+def _parts(model: Any) -> tuple[Any, Any]:
+    """The decoder and the language-model head."""
+    head = model.get_output_embeddings()
+    if head is None:
+        raise UnsupportedModel(f"{type(model).__name__} has no language-model head")
+    return model.get_decoder(), head
 
 
 def _data(parameter: torch.Tensor | None) -> torch.Tensor | None:

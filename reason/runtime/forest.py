@@ -38,7 +38,18 @@ class PoolExhausted(Exception):
 class Node:
     """One run of tokens. ``slots[: len(tokens)]`` are theirs; the array has spare room to grow in place."""
 
-    __slots__ = ("children", "committed", "computed", "cursors", "last_used", "locks", "parent", "slots", "start", "tokens")
+    __slots__ = (
+        "children",
+        "committed",
+        "computed",
+        "cursors",
+        "last_used",
+        "locks",
+        "parent",
+        "slots",
+        "start",
+        "tokens",
+    )
 
     def __init__(self, parent: Node | None, start: int, tokens: list[int], slots: Slots, *, committed: bool) -> None:
         self.parent = parent
@@ -361,7 +372,9 @@ class KVForest:
     def _split(self, node: Node, at: int) -> None:
         """Cuts a run in two; ``node`` keeps the first ``at`` tokens and a new child gets the rest."""
         assert 0 < at < len(node)
-        lower = Node(node, node.start + at, node.tokens[at:], node.slots[at : len(node)].copy(), committed=node.committed)
+        lower = Node(
+            node, node.start + at, node.tokens[at:], node.slots[at : len(node)].copy(), committed=node.committed
+        )
         lower.children, node.children = node.children, {node.tokens[at]: lower}
         for child in lower.children.values():
             child.parent = lower

@@ -69,13 +69,14 @@ class GrammarCompiler:
             raise UsageError("grammars need llguidance: pip install 'reason-toolkit[grammar]'") from error
         if self._tables is None:
             self._tables = llguidance.hf.from_tokenizer(self._tokenizer, self._vocab_size, self._eos_token_ids)
-        make = {
-            "json_schema": llguidance.LLMatcher.grammar_from_json_schema,
-            "regex": llguidance.LLMatcher.grammar_from_regex,
-            "lark": llguidance.LLMatcher.grammar_from_lark,
-        }[asked[0]]
         try:
-            matcher = llguidance.LLMatcher(self._tables, make(getattr(sampling, asked[0])))
+            if sampling.json_schema is not None:
+                text = llguidance.LLMatcher.grammar_from_json_schema(sampling.json_schema)
+            elif sampling.regex is not None:
+                text = llguidance.LLMatcher.grammar_from_regex(sampling.regex)
+            else:
+                text = llguidance.LLMatcher.grammar_from_lark(sampling.lark or "")
+            matcher = llguidance.LLMatcher(self._tables, text)
         except Exception as error:  # llguidance raises ValueError and its own kinds for texts that do not parse
             raise UsageError(f"{asked[0]} is not a valid grammar: {error}") from error
         if matcher.is_error():

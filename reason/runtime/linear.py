@@ -2,7 +2,7 @@
 
 On a CPU with bf16 arithmetic the weights are re-laid once for oneDNN, and what follows a product (SiLU, a residual,
 a gate) is fused into it; oneDNN keeps those in float32 until the final rounding. Everywhere else it is ``F.linear``.
-The hint given to oneDNN when packing is a row count; 32 measured no slower than 1 for one row and a sixth faster for 32.
+The hint given to oneDNN when packing is a row count; 32 measured as fast as 1 for one row and a sixth faster for 32.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ def can_pack(dtype: torch.dtype, device: torch.device) -> bool:
     return (
         device.type == "cpu"
         and dtype == torch.bfloat16
-        and torch.backends.mkldnn.is_available()
+        and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
         and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
         and hasattr(torch.ops.mkldnn, "_linear_pointwise")
     )

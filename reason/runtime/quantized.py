@@ -74,7 +74,9 @@ class Int4Linear(_Tails):
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None = None) -> None:
         super().__init__(weight, bias)
         if self.in_features % _GROUP:
-            raise UsageError(f"int4 needs layer widths that are multiples of {_GROUP}, this model has {self.in_features}")
+            raise UsageError(
+                f"int4 needs layer widths that are multiples of {_GROUP}, this model has {self.in_features}"
+            )
         groups = weight.float().view(self.out_features, -1, _GROUP)
         low, high = groups.amin(dim=-1), groups.amax(dim=-1)
         scale = ((high - low) / 15.0).clamp(min=1e-6)  # [out, groups]

@@ -2,7 +2,7 @@
 
     runner = ModelRunner(model, num_slots=65536)
     branch = runner.forest.open(prompt)
-    logits = runner.forward([branch]).logits([branch])       # prefill: every pending token of the path, one row of logits
+    logits = runner.forward([branch]).logits([branch])  # prefill: every pending token, one row
 
 Several branches go into one forward as one row of tokens with explicit positions and no padding.
 """

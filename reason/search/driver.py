@@ -91,7 +91,7 @@ class Run:
                     self._stopped_by = "interrupt" if stopping in done else "seconds"
                     break
                 for task in done:
-                    work.discard(task)  # type: ignore[arg-type]
+                    work.discard(task)
                     task.result()
         finally:
             stopping.cancel()

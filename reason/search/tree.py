@@ -72,7 +72,7 @@ class Expand:
     node: int
     num_samples: int
     max_tokens: int
-    sampling: Sampling = Sampling()
+    sampling: Sampling = field(default_factory=Sampling)
     stop: tuple[str, ...] = ()
 
 

@@ -18,7 +18,6 @@ import weakref
 from pathlib import Path
 from typing import IO, Any, Literal, TypeAlias
 
-import reason
 from reason.errors import ReasonError
 
 __all__ = ["MathProcess", "Verdict"]
@@ -122,7 +121,7 @@ class MathProcess:
 
 def _environment() -> dict[str, str]:
     """Our environment, with this package importable, and without modules of the working directory in the way."""
-    roots = [str(Path(entry).resolve().parent) for entry in reason.__path__]
+    roots = [str(Path(__file__).resolve().parents[2])]
     path = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), *roots]))
     return {**os.environ, "PYTHONPATH": path, "PYTHONSAFEPATH": "1"}
 

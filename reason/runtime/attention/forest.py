@@ -26,7 +26,9 @@ def forest_attention(
     outs: list[torch.Tensor] = []
     lses: list[torch.Tensor] = []
     for group, mask in zip(plan.groups, masks, strict=False):
-        out, lse = _attend_group(grouped[group.begin : group.end], keys, values, group.slots, group.first_slot, mask, scale)
+        out, lse = _attend_group(
+            grouped[group.begin : group.end], keys, values, group.slots, group.first_slot, mask, scale
+        )
         outs.append(out)
         lses.append(lse)
     for batch, mask in zip(plan.private, masks[len(plan.groups) :], strict=True):

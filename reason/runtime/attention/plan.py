@@ -1,7 +1,7 @@
 """Which queries read which KV slots: computed once per forward, used by every layer.
 
-A forward computes *rows*: one query token each, named (node, index). A row attends to its whole path: all tokens of
-the node's ancestors and ``node.tokens[: index + 1]``. Rows are ordered depth first through the trie, so the rows
+A forward computes *rows*: one query token each, named (node, offset). A row attends to its whole path: all tokens of
+the node's ancestors and ``node.tokens[: offset + 1]``. Rows are ordered depth first through the trie, so the rows
 beneath any node are one range ``[begin, end)`` of the packed batch, and "this run, these queries" needs no index.
 
 Two kinds of work come out of it:
@@ -37,10 +37,10 @@ Index = npt.NDArray[np.int64]
 
 
 class Row(NamedTuple):
-    """One query token: ``node.tokens[index]``."""
+    """One query token: ``node.tokens[offset]``."""
 
     node: Node
-    index: int
+    offset: int
 
 
 @dataclass(slots=True)
@@ -277,7 +277,9 @@ def _private_batches(private: list[list[_Segment]], positions: Index, device: to
     while len(remaining):
         longest = int(lengths[remaining].max())
         chosen = remaining[lengths[remaining] * 4 > longest] if longest > 128 else remaining
-        batches.append(_private_batch(chosen, lengths, private, positions, device, all_rows=len(chosen) == len(private)))
+        batches.append(
+            _private_batch(chosen, lengths, private, positions, device, all_rows=len(chosen) == len(private))
+        )
         remaining = np.setdiff1d(remaining, chosen, assume_unique=True)
     return batches
 
