@@ -6,6 +6,11 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# No deadlines: one slow example on a busy machine is not a failure. The same examples in every run of the CI.
+settings.register_profile("suite", deadline=None, derandomize="CI" in os.environ)
+settings.load_profile("suite")
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -21,12 +21,13 @@ from reason.types import Sampling, TokenLogprobs
 
 __all__ = ["HEAD_TOKENS", "Draw", "draw_tokens", "raw_logprobs"]
 
-HEAD_TOKENS = 128
+HEAD_TOKENS = 64
 
 _BLOCK = 128  # columns whose maximum stands for them in the exact top-k
 
 F64 = npt.NDArray[np.float64]
 I64 = npt.NDArray[np.int64]
+U64 = npt.NDArray[np.uint64]
 
 
 class Draw(NamedTuple):
@@ -93,14 +94,13 @@ def _draw_at(
     )
     at = np.array([place[draws[i].row] for i in members])
     noise = gumbel(state[:, None], head.tokens[at])  # [members, head]
+    winners = _draw_full(used, head, at, noise, state, temperature)
     for m, i in enumerate(members):
-        sampling = draws[i].sampling
-        place_in_used = int(at[m])
+        sampling, row = draws[i].sampling, int(at[m])
         if sampling.top_k or sampling.top_p < 1.0 or sampling.min_p > 0.0:
-            token = _draw_truncated(used[place_in_used], head, place_in_used, noise[m], state[m : m + 1], sampling)
+            results[i] = _draw_truncated(used[row], head, row, noise[m], state[m : m + 1], sampling)
         else:
-            token = _draw_full(used[place_in_used], head, place_in_used, noise[m], state[m : m + 1], temperature)
-        results[i] = token
+            results[i] = int(winners[m])
 
 
 def _head(logits: torch.Tensor, temperature: float) -> _Head:
@@ -144,25 +144,24 @@ def _ordered_top(values: torch.Tensor, columns: torch.Tensor | None, size: int) 
     return top.gather(1, order), index.gather(1, order)
 
 
-def _draw_full(
-    row: torch.Tensor, head: _Head, at: int, noise: F64, state: npt.NDArray[np.uint64], temperature: float
-) -> int:
-    """A draw from the untruncated p."""
-    scaled, tokens = head.scaled[at], head.tokens[at]
+def _draw_full(logits: torch.Tensor, head: _Head, at: I64, noise: F64, state: U64, temperature: float) -> I64:
+    """Draws from the untruncated p, one for each entry of ``at`` (rows of ``logits``); [members]."""
+    scaled = head.scaled[at]  # [members, head]
     perturbed = scaled + noise
-    best = int(perturbed.argmax())
-    if len(tokens) == row.shape[0]:
-        return int(tokens[best])
-    head_log_mass = np.logaddexp.reduce(scaled)
-    share = 1.0 - np.exp(head_log_mass - head.log_mass[at])
-    if share <= 0.0:
-        return int(tokens[best])
-    tail_log_mass = head.log_mass[at] + np.log(share)
-    if tail_log_mass + gumbel(state, [TAIL_GUMBEL])[0] <= perturbed[best]:
-        return int(tokens[best])
-    weights = (row.float() - float(scaled[0]) * temperature).div_(temperature).exp_().double()
-    weights[torch.from_numpy(tokens).to(row.device)] = 0.0
-    return _inverse_cdf(weights, float(uniform(state, [TAIL_DRAW])[0]))
+    best = perturbed.argmax(axis=1)[:, None]
+    winners: I64 = np.take_along_axis(head.tokens[at], best, axis=1)[:, 0]
+    if scaled.shape[1] == logits.shape[1]:
+        return winners
+    head_share = np.exp(scaled - head.log_mass[at, None]).sum(axis=1)
+    with np.errstate(divide="ignore"):
+        tail_log_mass = head.log_mass[at] + np.log(np.maximum(0.0, 1.0 - head_share))
+    tail_wins = tail_log_mass + gumbel(state, TAIL_GUMBEL) > np.take_along_axis(perturbed, best, axis=1)[:, 0]
+    for m in np.nonzero(tail_wins)[0]:
+        row = logits[int(at[m])].double() / temperature
+        weights = (row - float(scaled[m, 0])).exp_()
+        weights[torch.from_numpy(head.tokens[at[m]]).to(row.device)] = 0.0
+        winners[m] = _inverse_cdf(weights, float(uniform(state[m : m + 1], TAIL_DRAW)[0]))
+    return winners
 
 
 def _inverse_cdf(weights: torch.Tensor, u: float) -> int:
@@ -174,9 +173,7 @@ def _inverse_cdf(weights: torch.Tensor, u: float) -> int:
     return index
 
 
-def _draw_truncated(
-    row: torch.Tensor, head: _Head, at: int, noise: F64, state: npt.NDArray[np.uint64], sampling: Sampling
-) -> int:
+def _draw_truncated(row: torch.Tensor, head: _Head, at: int, noise: F64, state: U64, sampling: Sampling) -> int:
     """A draw from p cut by top-k, then top-p, then min-p, each over what the one before kept, as transformers does.
     Falls back to the whole sorted row where the cut reaches beyond the head."""
     tokens, scaled, log_mass = head.tokens[at], head.scaled[at], float(head.log_mass[at])

@@ -7,7 +7,7 @@ from reason.types import Message
 __all__ = ["BOXED_INSTRUCTION", "math_messages"]
 
 BOXED_INSTRUCTION = "Please reason step by step, and put your final answer within \\boxed{}."
-"""The wording of Qwen2.5-Math and DeepSeek-R1, which instruction-tuned Qwen models follow down to 0.5B."""
+"""The wording that the model cards of Qwen2.5-Math and DeepSeek-R1 ask for."""
 
 
 def math_messages(problem: str) -> tuple[Message, ...]:

@@ -161,7 +161,7 @@ expressions = st.recursive(
 )
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(expressions, expressions)
 def test_symmetric(a: str, b: str) -> None:
     # A comparer each way, so that the answer is worked out twice and not remembered.
