@@ -145,7 +145,8 @@ class EngineLoop:
         if logits is not None:
             self._draw(drawing, places.of_branch, logits)
         for job in scoring:
-            self._collect_score(job, forward)
+            if job.branch is not None:  # else a draw of this iteration preempted it
+                self._collect_score(job, forward)
         self.ledger.observe_kv()
         self.stats.iterations += 1
         self.stats.rows += len(planner.rows)
@@ -264,7 +265,7 @@ class EngineLoop:
             if sampling.logprobs is not None:
                 job.logprobs += raw_logprobs(logits[None], [0], [token], sampling.logprobs)
         except Exception as error:  # a user's processor may raise anything; only its request fails
-            self._running.remove(job)
+            self._leave(job)
             self._fail(job, error)
             return
         self._take(job, token)
@@ -286,20 +287,21 @@ class EngineLoop:
         if len(request.prefix) + len(job.generated) > self.runner.max_positions:
             self._finish(job, "length", None)
             return
-        assert job.branch is not None
+        if job.branch is None:  # preempted by an earlier draw of this iteration: it goes on from here when it is back
+            return
         while True:
             try:
                 self.runner.forest.append(job.branch, token)
                 return
             except PoolExhausted:
-                victim = self._running[-1]
-                if victim is job and len(self._running) == 1 and not self._preempt_score():
-                    self._running.remove(job)
-                    self._fail(job, OutOfKV(f"one request fills the KV pool of {self.runner.forest.pool.capacity}"))
-                    return
                 if len(self._running) > 1:
+                    victim = self._running[-1]
                     self._preempt(victim)
-                if victim is job:
+                    if victim is job:
+                        return
+                elif not self._preempt_score():
+                    self._leave(job)
+                    self._fail(job, OutOfKV(f"one request fills the KV pool of {self.runner.forest.pool.capacity}"))
                     return
 
     def _finish_reason(self, job: GenerateJob, token: int) -> tuple[FinishReason | None, str | int | None]:
@@ -317,12 +319,18 @@ class EngineLoop:
         return ("length", None) if len(job.generated) >= request.max_tokens else (None, None)
 
     def _finish(self, job: GenerateJob, reason: FinishReason, stopped_on: str | int | None) -> None:
-        self._running.remove(job)
+        self._leave(job)
         job.done = True
-        assert job.branch is not None
+        job.deliver(job.completion(self.codec, reason, stopped_on))
+
+    def _leave(self, job: GenerateJob) -> None:
+        """Takes a job out of its queue and gives up the KV it holds, if any: it may have been preempted."""
+        if job.branch is None:
+            self._waiting.remove(job)
+            return
+        self._running.remove(job)
         self.runner.forest.close(job.branch)
         job.branch = None
-        job.deliver(job.completion(self.codec, reason, stopped_on))
 
     def _preempt(self, job: GenerateJob) -> None:
         """Gives up a branch's locks; the request goes back to the head of the queue with what it has drawn."""

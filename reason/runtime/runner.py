@@ -67,8 +67,9 @@ class RowPlanner:
 
     def add_last(self, branch: Branch) -> bool:
         """Adds what a row of logits at the branch's end needs; False if the limit cut it off."""
-        if branch.offset and branch.node.computed == branch.offset - 1:  # decoding: one token is new, or none
-            self.add(branch.node, branch.offset - 1)
+        node, parent = branch.node, branch.node.parent
+        if parent is not None and node.computed == branch.offset - 1 and parent.computed == len(parent):
+            self.add(node, branch.offset - 1)  # decoding: one token is new
             return True
         if not self.add_pending(branch.runs()):
             return False

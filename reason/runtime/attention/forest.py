@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from reason.runtime.attention.partial import merge_partials, partial_attention
+from reason.runtime.attention.partial import Merger, partial_attention
 from reason.runtime.attention.plan import AttentionPlan
 
 __all__ = ["forest_attention"]
@@ -23,21 +23,31 @@ def forest_attention(
     kv_heads = keys.shape[1]
     grouped = query.view(rows, kv_heads, heads // kv_heads, head_dim)
     masks = plan.additive_masks(window, query.dtype, query.device)
-    outs: list[torch.Tensor] = []
-    lses: list[torch.Tensor] = []
-    for group, mask in zip(plan.groups, masks, strict=False):
-        out, lse = _attend_group(
-            grouped[group.begin : group.end], keys, values, group.slots, group.first_slot, mask, scale
-        )
-        outs.append(out)
-        lses.append(lse)
-    for batch, mask in zip(plan.private, masks[len(plan.groups) :], strict=True):
+    merger: Merger | None = None
+    if not plan.covering_first:
+        merger = Merger.empty(grouped)
+    for batch, mask in zip(plan.private, masks, strict=False):
         chosen = grouped if batch.rows is None else grouped.index_select(0, batch.rows)
         out, lse = _attend_private(chosen, keys, values, batch.slots, mask, scale)
-        outs.append(out)
-        lses.append(lse)
-    merged = outs[0] if plan.merge is None else merge_partials(outs, lses, plan.merge)
-    return merged.reshape(rows, heads, head_dim)
+        if plan.num_parts == 1:
+            return out.reshape(rows, heads, head_dim)
+        if merger is None:
+            merger = Merger(out, lse)
+        elif batch.rows is None:
+            merger.add(out, lse, 0, rows)
+        else:
+            merger.add_rows(out, lse, batch.rows)
+    for group, mask in zip(plan.groups, masks[len(plan.private) :], strict=True):
+        mine = grouped[group.begin : group.end]
+        out, lse = _attend_group(mine, keys, values, group.slots, group.first_slot, mask, scale)
+        if plan.num_parts == 1:
+            return out.reshape(rows, heads, head_dim)
+        if merger is None:
+            merger = Merger(out, lse)
+        else:
+            merger.add(out, lse, group.begin, group.end)
+    assert merger is not None
+    return merger.result().reshape(rows, heads, head_dim)
 
 
 def _attend_group(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import torch
 
-__all__ = ["merge_partials", "partial_attention"]
+__all__ = ["Merger", "partial_attention"]
 
 _flash_cpu = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 
@@ -33,16 +33,36 @@ def partial_attention(
     return torch.matmul(weights.to(value.dtype), value), lse
 
 
-def merge_partials(
-    outs: list[torch.Tensor],  # each [rows_i, kv_heads, groups, head_dim]
-    lses: list[torch.Tensor],  # each [rows_i, kv_heads, groups] float32
-    merge: torch.Tensor,  # [rows, partials], see AttentionPlan
-) -> torch.Tensor:
-    """Merges partial results by their log-sum-exps; returns [rows, kv_heads, groups, head_dim]."""
-    empty_out = outs[0].new_zeros((1, *outs[0].shape[1:]))
-    empty_lse = lses[0].new_full((1, *lses[0].shape[1:]), -torch.inf)
-    out = torch.cat([*outs, empty_out]).index_select(0, merge.view(-1))
-    lse = torch.cat([*lses, empty_lse]).index_select(0, merge.view(-1))
-    weights = torch.softmax(lse.view(*merge.shape, *lse.shape[1:]), dim=1)  # [rows, partials, kv_heads, groups]
-    merged = (out.view(*merge.shape, *out.shape[1:]) * weights.unsqueeze(-1)).sum(dim=1)
-    return merged.to(outs[0].dtype)
+class Merger:
+    """Merges partial results row range by row range, in place, in float32."""
+
+    def __init__(self, out: torch.Tensor, lse: torch.Tensor) -> None:
+        """Starts from a part that every row has: [rows, kv_heads, groups, head_dim] and [rows, kv_heads, groups]."""
+        self._out = out.float()
+        self._lse = lse
+        self._dtype = out.dtype
+
+    @classmethod
+    def empty(cls, like: torch.Tensor) -> Merger:
+        """Starts from nothing, for rows that have no part in common. ``like`` is the query, shaped as the result."""
+        lse = torch.full(like.shape[:-1], -torch.inf, dtype=torch.float32, device=like.device)
+        return cls(torch.zeros_like(like), lse)
+
+    def add(self, out: torch.Tensor, lse: torch.Tensor, begin: int, end: int) -> None:
+        """A part of the rows ``begin .. end - 1``."""
+        mine = self._lse[begin:end]
+        total = torch.logaddexp(mine, lse)
+        weight = torch.exp(lse - total).unsqueeze(-1)
+        self._out[begin:end].lerp_(out.float(), weight)
+        mine.copy_(total)
+
+    def add_rows(self, out: torch.Tensor, lse: torch.Tensor, rows: torch.Tensor) -> None:
+        """A part of the rows listed in ``rows`` [n]."""
+        mine = self._lse.index_select(0, rows)
+        total = torch.logaddexp(mine, lse)
+        weight = torch.exp(lse - total).unsqueeze(-1)
+        self._out.index_copy_(0, rows, self._out.index_select(0, rows).lerp_(out.float(), weight))
+        self._lse.index_copy_(0, rows, total)
+
+    def result(self) -> torch.Tensor:
+        return self._out.to(self._dtype)

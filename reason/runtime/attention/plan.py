@@ -28,7 +28,7 @@ from reason.runtime.slots import SCRATCH_SLOT
 
 __all__ = ["MIN_SAVED_TOKENS", "AttentionPlan", "Group", "Mask", "PrivateBatch", "Row", "RowBatch", "plan_rows"]
 
-MIN_SAVED_TOKENS = 256
+MIN_SAVED_TOKENS = 2560
 """A run shared by R rows becomes a group of its own when (R - 1) * tokens reaches this."""
 
 _MASKED = -1e30  # finite: a row whose every key in one group is masked keeps a weight of exp(-1e30) = 0, never NaN
@@ -94,23 +94,26 @@ class PrivateBatch:
 class AttentionPlan:
     """The attention work of one forward.
 
-    ``merge`` [rows, partials] says where in the concatenated partial results (groups in order, then private batches,
-    then one empty result) each row's are; None when every row has exactly one partial and they are in row order.
+    Parts are taken in the order private batches, groups. ``covering_first``: the first part has every row.
     """
 
     num_rows: int
     groups: list[Group]
     private: list[PrivateBatch]
-    merge: torch.Tensor | None
-    num_partials: int
+    covering_first: bool
     unique_keys: int  # KV tokens read if each were read once
     masks: dict[object, list[torch.Tensor | None]] = field(default_factory=dict)  # by (window, dtype)
 
+    @property
+    def num_parts(self) -> int:
+        """Partial results of one layer."""
+        return len(self.groups) + len(self.private)
+
     def additive_masks(self, window: int | None, dtype: torch.dtype, device: torch.device) -> list[torch.Tensor | None]:
-        """The masks of the groups, then of the private batches; made once per window and dtype."""
+        """The masks of the private batches, then of the groups; made once per window and dtype."""
         key = (window, dtype)
         if key not in self.masks:
-            parts: Sequence[Group | PrivateBatch] = (*self.groups, *self.private)
+            parts: Sequence[Group | PrivateBatch] = (*self.private, *self.groups)
             self.masks[key] = [part.mask.additive(window, dtype, device) for part in parts]
         return self.masks[key]
 
@@ -240,13 +243,12 @@ def _plan(
         else:
             groups.append(_group(segment, positions, device))
     batches = _private_batches(private, positions, device)
-    merge, num_partials = _merge_index(groups, batches, count, device)
+    first_covers = (batches[0].rows is None) if batches else groups[0].begin == 0 and groups[0].end == count
     return AttentionPlan(
         num_rows=count,
         groups=groups,
         private=batches,
-        merge=merge,
-        num_partials=num_partials,
+        covering_first=first_covers,
         unique_keys=sum(segment.num_keys for segment in segments),
     )
 
@@ -310,19 +312,3 @@ def _private_batch(
         slots=torch.from_numpy(slots).to(device),
         mask=Mask(positions[rows], key_positions, full=full),
     )
-
-
-def _merge_index(
-    groups: list[Group], batches: list[PrivateBatch], count: int, device: torch.device
-) -> tuple[torch.Tensor | None, int]:
-    places: list[Index] = [np.arange(group.begin, group.end) for group in groups]
-    places += [np.arange(count) if batch.rows is None else batch.rows.cpu().numpy() for batch in batches]
-    if len(places) == 1 and len(places[0]) == count:
-        return None, count
-    rows = np.concatenate(places)  # [partials] the row of each partial result
-    order = np.argsort(rows, kind="stable")
-    counts = np.bincount(rows, minlength=count)
-    rank = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
-    merge = np.full((count, int(counts.max())), len(rows), dtype=np.int64)
-    merge[rows[order], rank] = order
-    return torch.from_numpy(merge).to(device), len(rows)
