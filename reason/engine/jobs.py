@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import torch
 
+from reason.errors import OutOfKV, ReasonError, UsageError
 from reason.types import Completion, FinishReason, Path, Request, Scored, TokenLogprobs
 
 if TYPE_CHECKING:
@@ -14,7 +16,7 @@ if TYPE_CHECKING:
     from reason.runtime.forest import Branch, Node
     from reason.runtime.grammar import Grammar
 
-__all__ = ["GenerateJob", "ScoreJob"]
+__all__ = ["GenerateJob", "ScoreJob", "nodes_at", "refusal"]
 
 
 class GenerateJob:
@@ -82,7 +84,7 @@ class ScoreJob:
         self.branch: Branch | None = None
         self.next_position = 0  # the next path position whose row is wanted
         self.last_position = len(path) if hidden else len(path) - 1  # rows end before this
-        self.logprobs = torch.zeros(len(path) - start, dtype=torch.float32)
+        self.logprobs = torch.zeros(max(0, len(path) - start), dtype=torch.float32)
         self.hidden: list[torch.Tensor] = []
         self.done = False
 
@@ -93,6 +95,33 @@ class ScoreJob:
     def result(self) -> Scored:
         hidden = torch.cat(self.hidden) if self.wants_hidden else None
         return Scored(logprobs=self.logprobs, hidden=hidden)
+
+
+def refusal(request: Request, vocab_size: int, max_positions: int) -> ReasonError | None:
+    """Why a request cannot be served, or None if it can."""
+    prefix, sampling = request.prefix, request.sampling
+    try:
+        if len(prefix) > max_positions:
+            return OutOfKV(f"the prompt has {len(prefix)} tokens; this engine holds {max_positions}")
+        rules = {
+            "a request needs a prefix of at least one token": len(prefix) > 0,
+            f"a prefix token is outside the vocabulary of {vocab_size}": all(0 <= t < vocab_size for t in prefix),
+            f"max_tokens must be at least 1, got {request.max_tokens}": request.max_tokens >= 1,
+            "a stop string must not be empty": all(len(s) > 0 for s in request.stop),
+            f"temperature must be at least 0, got {sampling.temperature}": 0 <= sampling.temperature < math.inf,
+            f"top_p must be in (0, 1], got {sampling.top_p}": 0 < sampling.top_p <= 1,
+            f"top_k must be at least 0, got {sampling.top_k}": sampling.top_k >= 0,
+            f"min_p must be in [0, 1], got {sampling.min_p}": 0 <= sampling.min_p <= 1,
+            f"repetition_penalty must be more than 0, got {sampling.repetition_penalty}": sampling.repetition_penalty
+            > 0,
+            f"logprobs must be None or at least 0, got {sampling.logprobs}": (sampling.logprobs or 0) >= 0,
+            "seed and key must fit 64 bits with a sign": all(
+                -(1 << 63) <= n < 1 << 63 for n in (request.seed, request.key)
+            ),
+        }
+    except TypeError as error:
+        return UsageError(f"a value of the request has the wrong type: {error}")
+    return next((UsageError(rule) for rule, kept in rules.items() if not kept), None)
 
 
 def nodes_at(branch: Branch, first: int, last: int) -> list[tuple[Node, int]]:

@@ -10,6 +10,7 @@ import asyncio
 import threading
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path as FilePath
 from typing import TYPE_CHECKING, TypeVar
 
@@ -156,7 +157,7 @@ class LocalEngine:
 
     def stats(self) -> LoopStats:
         """Where the loop's time went so far."""
-        return self._loop.stats
+        return self._ask(lambda: replace(self._loop.stats))
 
     def check_integrity(self) -> None:
         """Checks the KV forest between two iterations; with nothing in flight, that nothing is locked."""

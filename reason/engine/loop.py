@@ -19,9 +19,9 @@ from dataclasses import dataclass
 import torch
 
 from reason.engine.codec import HubCodec, StopMatcher
-from reason.engine.jobs import GenerateJob, ScoreJob, nodes_at
+from reason.engine.jobs import GenerateJob, ScoreJob, nodes_at, refusal
 from reason.engine.ledger import Ledger
-from reason.errors import OutOfKV, ReasonError, UsageError
+from reason.errors import OutOfKV, UsageError
 from reason.runtime.forest import PoolExhausted
 from reason.runtime.grammar import GrammarCompiler
 from reason.runtime.processors import needs_processing, process_row
@@ -67,19 +67,10 @@ class EngineLoop:
 
     def submit(self, job: GenerateJob) -> None:
         """Queues a request; a malformed one is answered with an error completion."""
-        request = job.request
         self.ledger.count_call(job.owner)
-        limit = self.runner.max_positions
-        if not request.prefix:
-            self._fail(job, UsageError("a request needs a prefix of at least one token"))
-        elif not all(0 <= token < self.runner.vocab_size for token in request.prefix):
-            self._fail(job, UsageError(f"a prefix token is outside the vocabulary of {self.runner.vocab_size}"))
-        elif len(request.prefix) > limit:
-            self._fail(job, OutOfKV(f"the prompt has {len(request.prefix)} tokens; this engine holds {limit}"))
-        elif request.max_tokens < 1:
-            self._fail(job, UsageError(f"max_tokens must be at least 1, got {request.max_tokens}"))
-        elif request.sampling.temperature < 0 or not 0 < request.sampling.top_p <= 1:
-            self._fail(job, UsageError("temperature must be >= 0 and top_p in (0, 1]"))
+        error = refusal(job.request, self.runner.vocab_size, self.runner.max_positions)
+        if error is not None:
+            self._fail(job, error)
         else:
             self._waiting.append(job)
 
@@ -88,6 +79,9 @@ class EngineLoop:
         if not 0 <= job.start < len(job.path):
             job.done = True
             job.deliver(UsageError(f"start must be in [0, {len(job.path)}), got {job.start}"))
+        elif not all(0 <= token < self.runner.vocab_size for token in job.path):
+            job.done = True
+            job.deliver(UsageError(f"a token of the path is outside the vocabulary of {self.runner.vocab_size}"))
         elif len(job.path) > self.runner.max_positions:
             job.done = True
             job.deliver(OutOfKV(f"the path has {len(job.path)} tokens; this engine holds {self.runner.max_positions}"))
@@ -128,8 +122,10 @@ class EngineLoop:
         """One iteration. An error of one request ends that request; an error of the forward ends those in it."""
         began = time.perf_counter()
         self._admit()
+        self._open_scores()
         planner = RowPlanner(self._max_rows)
-        drawing = self._choose_rows(planner)
+        owners: set[str] = set()  # who has rows in this forward
+        drawing = self._choose_rows(planner, owners)
         scoring = self._choose_score_rows(planner)
         if not planner.rows:
             return
@@ -141,13 +137,13 @@ class EngineLoop:
             self._fail_batch(error)
             return
         self.stats.forward_seconds += time.perf_counter() - began
-        self.ledger.count_forward({job.owner for job in drawing} | {job.owner for job in scoring})
+        self.ledger.count_forward(owners.union(job.owner for job in scoring))
+        self.ledger.observe_kv()  # before what is finished gives its KV up
         if logits is not None:
             self._draw(drawing, places.of_branch, logits)
         for job in scoring:
             if job.branch is not None:  # else a draw of this iteration preempted it
                 self._collect_score(job, forward)
-        self.ledger.observe_kv()
         self.stats.iterations += 1
         self.stats.rows += len(planner.rows)
         self.stats.seconds += time.perf_counter() - began
@@ -172,20 +168,32 @@ class EngineLoop:
                     self._waiting.appendleft(job)
                     return
                 self._fail(job, OutOfKV(f"{len(path)} tokens do not fit the KV pool of {forest.pool.capacity}"))
-            except ReasonError as error:
+            except Exception as error:  # stop strings and grammars are the user's
                 self._fail(job, error)
             else:
                 self._running.append(job)
 
+    def _open_scores(self) -> None:
+        """Opens branches for waiting paths, oldest first, about as many as one forward has rows for. Opening moves the
+        trie's runs, so it comes before rows are chosen."""
+        rows = 0
+        for job in list(self._scores):
+            if rows >= self._max_rows:
+                return
+            if job.branch is None:
+                self._open_score(job)
+            if job.branch is not None:
+                rows += job.last_position - job.next_position
+            elif not job.done:  # no room in the pool
+                return
+
     def _prepare(self, job: GenerateJob) -> None:
         job.grammar = self._grammars.compile(job.request.sampling)
         if job.request.stop:
-            if not all(job.request.stop):
-                raise UsageError("a stop string must not be empty")
             job.stops = StopMatcher(self.codec, job.request.stop)
         job.prepared = True
 
-    def _choose_rows(self, planner: RowPlanner) -> list[GenerateJob]:
+    def _choose_rows(self, planner: RowPlanner, owners: set[str]) -> list[GenerateJob]:
         """Rows for the running requests: those that decode, then prefill; returns the jobs that will draw a token."""
         decoding: list[GenerateJob] = []
         prefilling: list[GenerateJob] = []
@@ -197,19 +205,20 @@ class EngineLoop:
         chosen: list[GenerateJob] = []
         for job in (*decoding, *prefilling):
             assert job.branch is not None
+            rows = len(planner.rows)
             if planner.add_last(job.branch):
                 chosen.append(job)
+            elif len(planner.rows) == rows:
+                continue
+            owners.add(job.owner)
         return chosen
 
     def _choose_score_rows(self, planner: RowPlanner) -> list[ScoreJob]:
         """Rows for the scoring jobs, as far as they fit; returns those that got any."""
         chosen: list[ScoreJob] = []
         for job in self._scores:
-            if planner.room == 0:
+            if planner.room == 0 or job.branch is None:
                 break
-            if job.branch is None and not self._open_score(job):
-                break
-            assert job.branch is not None
             chosen.append(job)
             runs = job.branch.runs()
             before = [(n, min(length, max(0, job.next_position - n.start))) for n, length in runs]
@@ -222,22 +231,20 @@ class EngineLoop:
                 planner.add(node, index)
         return chosen
 
-    def _open_score(self, job: ScoreJob) -> bool:
+    def _open_score(self, job: ScoreJob) -> None:
         forest = self.runner.forest
         known = forest.match(job.path)
         try:
             job.branch = forest.open(job.path, owner=job.owner)
         except PoolExhausted:
-            if self._running:
-                return False
-            self._end_score(job, OutOfKV(f"{len(job.path)} tokens do not fit the KV pool of {forest.pool.capacity}"))
-            return False
+            if not self._running and all(other.branch is None for other in self._scores):
+                error = OutOfKV(f"{len(job.path)} tokens do not fit the KV pool of {forest.pool.capacity}")
+                self._end_score(job, error)
+            return
         job.next_position = job.first_position()
         self.ledger.row(job.owner).verifier_tokens += job.last_position - min(known, job.next_position)
         if job.next_position >= job.last_position:  # one token and no hidden states: nothing to compute
             self._end_score(job, job.result())
-            return False
-        return True
 
     def _draw(self, jobs: list[GenerateJob], places: list[int], logits: torch.Tensor) -> None:
         """Draws a token for each job from its row, and takes it in."""
@@ -280,7 +287,12 @@ class EngineLoop:
         request = job.request
         job.generated.append(token)
         self.ledger.row(job.owner).policy_tokens += 1
-        reason, stopped_on = self._finish_reason(job, token)
+        try:
+            reason, stopped_on = self._finish_reason(job, token)
+        except Exception as error:  # a grammar or a decoder that refuses what it allowed
+            self._leave(job)
+            self._fail(job, error)
+            return
         if reason is not None:
             self._finish(job, reason, stopped_on)
             return

@@ -8,6 +8,7 @@ the same logits; tests hold them to it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
@@ -19,7 +20,7 @@ from reason.runtime.attention.forest import forest_attention
 from reason.runtime.attention.interface import ATTENTION_NAME, KVBatch
 from reason.runtime.attention.plan import RowBatch
 from reason.runtime.kv_pool import KVPool
-from reason.runtime.linear import Linear, can_pack
+from reason.runtime.linear import GatedLinear, Linear, can_pack, kernels_for
 from reason.runtime.quantized import LinearMaker
 
 if TYPE_CHECKING:
@@ -109,8 +110,7 @@ class _FusedLayer:
             None if biases[0] is None else torch.cat([b.data for b in biases]),
         )
         self.o = make_linear(attention.o_proj.weight.data, _data(attention.o_proj.bias))
-        self.gate = make_linear(mlp.gate_proj.weight.data, _data(mlp.gate_proj.bias))
-        self.up = make_linear(mlp.up_proj.weight.data, _data(mlp.up_proj.bias))
+        self.gated = _gated(mlp.gate_proj, mlp.up_proj, make_linear)
         self.down = make_linear(mlp.down_proj.weight.data, _data(mlp.down_proj.bias))
         self.input_norm = layer.input_layernorm.weight.data
         self.post_norm = layer.post_attention_layernorm.weight.data
@@ -144,6 +144,9 @@ class FusedBackbone:
         self.head = Linear(head.weight.data, _data(head.bias))
         positions = torch.arange(max_positions, device=self.embedding.device)
         cos, sin = base.rotary_emb(self.embedding[:1, None], positions[None])
+        kernels = kernels_for(self.embedding.dtype, self.embedding.device)
+        fits = self.embedding.shape[1] % 16 == 0 and self.head_dim % 32 == 0
+        self.kernels = kernels if fits else None
         half = self.head_dim // 2
         sign = torch.ones(self.head_dim, dtype=sin.dtype, device=sin.device)
         sign[:half] = -1  # rotate_half(x) * sin == roll(x, half) * (sign * sin)
@@ -152,36 +155,53 @@ class FusedBackbone:
 
     def hidden(self, batch: RowBatch, kv: KVPool) -> torch.Tensor:
         hidden = F.embedding(batch.token_ids, self.embedding)
-        cos = self.cos.index_select(0, batch.positions)
-        sin = self.sin.index_select(0, batch.positions)
-        size = (hidden.shape[-1],)
         for i, layer in enumerate(self.layers):
-            normed = F.rms_norm(hidden, size, layer.input_norm, self.eps)
-            query, key, value = self._qkv(layer, normed, cos, sin)
-            kv.write(i, batch.write_slots, key, value)
+            qkv = layer.qkv(self._norm(hidden, layer.input_norm))
+            query = self._rotate_and_write(layer, qkv, batch, kv, i)
             mixed = forest_attention(query, kv.keys[i], kv.values[i], batch.plan, layer.scale, layer.window)
             hidden = layer.o.plus(mixed.view(mixed.shape[0], -1), hidden)
-            normed = F.rms_norm(hidden, size, layer.post_norm, self.eps)
-            hidden = layer.down.plus(layer.up.times(normed, layer.gate.silu(normed)), hidden)
-        return F.rms_norm(hidden, size, self.norm, self.eps)
+            normed = self._norm(hidden, layer.post_norm)
+            hidden = layer.down.plus(layer.gated(normed), hidden)
+        return self._norm(hidden, self.norm)
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         return self.head(hidden)
 
-    def _qkv(
-        self, layer: _FusedLayer, normed: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Rotated query and key, and value: [rows, heads or kv_heads, head_dim] each."""
-        qkv = layer.qkv(normed).view(-1, self.heads + 2 * self.kv_heads, self.head_dim)
-        rotating = qkv[:, : self.heads + self.kv_heads]
+    def _norm(self, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        if self.kernels is not None:
+            return self.kernels.rms_norm(x, weight, self.eps)
+        return F.rms_norm(x, (x.shape[-1],), weight, self.eps)
+
+    def _rotate_and_write(
+        self, layer: _FusedLayer, qkv: torch.Tensor, batch: RowBatch, kv: KVPool, index: int
+    ) -> torch.Tensor:
+        """Puts K and V in their slots; returns the rotated query [rows, heads, head_dim]."""
+        keys, values = kv.keys[index], kv.values[index]
+        if self.kernels is not None and layer.q_norm is None:
+            return self.kernels.rotate_and_write(
+                qkv, self.cos, self.sin, batch.positions, batch.write_slots, keys, values, self.heads
+            )
+        parts = qkv.view(-1, self.heads + 2 * self.kv_heads, self.head_dim)
+        rotating = parts[:, : self.heads + self.kv_heads]
         if layer.q_norm is not None and layer.k_norm is not None:
             query, key = torch.split(rotating, [self.heads, self.kv_heads], dim=1)
             shape = (self.head_dim,)
             query = F.rms_norm(query, shape, layer.q_norm, self.eps)
             rotating = torch.cat([query, F.rms_norm(key, shape, layer.k_norm, self.eps)], dim=1)
+        cos = self.cos.index_select(0, batch.positions)
+        sin = self.sin.index_select(0, batch.positions)
         rotated = torch.addcmul(rotating * cos, torch.roll(rotating, self.head_dim // 2, -1), sin)
         query, key = torch.split(rotated, [self.heads, self.kv_heads], dim=1)
-        return query, key, qkv[:, self.heads + self.kv_heads :]
+        kv.write(index, batch.write_slots, key, parts[:, self.heads + self.kv_heads :])
+        return query
+
+
+def _gated(gate: Any, up: Any, make_linear: LinearMaker) -> Callable[[torch.Tensor], torch.Tensor]:
+    """``silu(gate(x)) * up(x)``, fused where nothing else was asked of the linears."""
+    if make_linear is Linear and gate.bias is None and up.bias is None:
+        return GatedLinear(gate.weight.data, up.weight.data)
+    first, second = make_linear(gate.weight.data, _data(gate.bias)), make_linear(up.weight.data, _data(up.bias))
+    return lambda x: F.silu(first(x)) * second(x)
 
 
 def _parts(model: Any) -> tuple[Any, Any]:

@@ -342,10 +342,10 @@ class KVForest:
 
     def _add(self, branch: Branch, tokens: Sequence[int]) -> None:
         """Adds ``tokens``, which part from what exists, below the cursor and moves it to their end."""
-        slots = self._take(len(tokens))
         if branch.offset < len(branch.node):
-            self._split(branch.node, branch.offset)
-        parent = branch.node
+            self._split(branch.node, branch.offset)  # first: it may unlock the rest of the run, to be evicted
+        slots = self._take(len(tokens))
+        parent = branch.node  # read after evicting, which may join runs
         child = Node(parent, parent.start + len(parent), list(tokens), slots, committed=not branch.draft)
         parent.children[tokens[0]] = child
         self._cached_tokens += len(child)

@@ -1,8 +1,8 @@
 """Linear layers as fast as the machine has them.
 
-On a CPU with bf16 arithmetic the weights are re-laid once for oneDNN, and what follows a product (SiLU, a residual,
-a gate) is fused into it; oneDNN keeps those in float32 until the final rounding. Everywhere else it is ``F.linear``.
-The hint given to oneDNN when packing is a row count; 32 measured as fast as 1 for one row and a sixth faster for 32.
+On a CPU with AMX: kernels of our own (``runtime.native``), which stream the weights once. On other CPUs with bf16
+arithmetic: weights re-laid once for oneDNN. What follows a product (SiLU and gate, a residual) is fused into it, in
+float32 until the final rounding. Everywhere else it is ``F.linear``.
 """
 
 from __future__ import annotations
@@ -10,9 +10,13 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-__all__ = ["Linear", "can_pack"]
+from reason.runtime.native import Kernels, native_kernels
+from reason.runtime.native.kernels import ADD, GATE
+
+__all__ = ["GatedLinear", "Linear", "can_pack", "kernels_for"]
 
 _PACK_ROWS_HINT = 32
+"""Row count told to oneDNN when packing: as fast as a hint of 1 for one row, a sixth faster for 32 rows."""
 
 
 def can_pack(dtype: torch.dtype, device: torch.device) -> bool:
@@ -26,40 +30,61 @@ def can_pack(dtype: torch.dtype, device: torch.device) -> bool:
     )
 
 
+def kernels_for(dtype: torch.dtype, device: torch.device) -> Kernels | None:
+    """Our own kernels, where they exist for this dtype and device."""
+    return native_kernels() if device.type == "cpu" and dtype == torch.bfloat16 else None
+
+
 class Linear:
-    """``x @ weight.T + bias`` for x [rows, in_features], with optional fused tails."""
+    """``x @ weight.T + bias`` for x [rows, in_features], with an optional residual."""
 
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None = None) -> None:
         self.out_features, self.in_features = weight.shape
         self.bias = bias
-        self.packed = can_pack(weight.dtype, weight.device)
-        self.weight = (
-            torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), _PACK_ROWS_HINT) if self.packed else weight
-        )
+        kernels = kernels_for(weight.dtype, weight.device)
+        self.native = kernels if kernels is not None and kernels.fits(*weight.shape) else None
+        self.packed = self.native is None and can_pack(weight.dtype, weight.device)
+        if self.native is not None:
+            self.weight = self.native.pack(weight)
+        elif self.packed:
+            self.weight = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), _PACK_ROWS_HINT)
+        else:
+            self.weight = weight
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        if self.native is not None:
+            return self.native.linear(x, self.weight, self.bias)
         if self.packed:
             out: torch.Tensor = torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "none", [], "")
             return out
         return F.linear(x, self.weight, self.bias)
 
-    def silu(self, x: torch.Tensor) -> torch.Tensor:
-        """``silu(self(x))``"""
-        if self.packed:
-            out: torch.Tensor = torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "swish", [], "")
-            return out
-        return F.silu(self(x))
-
-    def times(self, x: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
-        """``self(x) * other``"""
-        if self.packed:
-            out: torch.Tensor = torch.ops.mkldnn._linear_pointwise.binary(x, other, self.weight, self.bias, "mul")
-            return out
-        return self(x) * other
-
     def plus(self, x: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
         """``self(x) + other``"""
+        if self.native is not None:
+            return self.native.linear(x, self.weight, self.bias, other, ADD)
         if self.packed:
             out: torch.Tensor = torch.ops.mkldnn._linear_pointwise.binary(x, other, self.weight, self.bias, "add")
             return out
         return self(x) + other
+
+
+class GatedLinear:
+    """``silu(gate(x)) * up(x)``: the first half of a SwiGLU block. ``gate`` and ``up`` [out, in], without bias."""
+
+    def __init__(self, gate: torch.Tensor, up: torch.Tensor) -> None:
+        kernels = kernels_for(gate.dtype, gate.device)
+        self.native = kernels if kernels is not None and kernels.fits(*gate.shape) else None
+        if self.native is not None:
+            self.weight = self.native.pack_gated(gate, up)
+        else:
+            self.gate, self.up = Linear(gate), Linear(up)
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        if self.native is not None:
+            return self.native.linear(x, self.weight, epilogue=GATE)
+        if not (self.gate.packed and self.up.packed):
+            return F.silu(self.gate(x)) * self.up(x)
+        gated = torch.ops.mkldnn._linear_pointwise(x, self.gate.weight, None, "swish", [], "")
+        out: torch.Tensor = torch.ops.mkldnn._linear_pointwise.binary(x, gated, self.up.weight, None, "mul")
+        return out

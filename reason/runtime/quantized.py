@@ -41,7 +41,7 @@ class _Tails(Linear):
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
         self.out_features, self.in_features = weight.shape
         self.bias = bias
-        self.packed = False
+        self.native, self.packed = None, False
 
     def product(self, x: torch.Tensor) -> torch.Tensor:
         raise NotImplementedError
@@ -50,8 +50,8 @@ class _Tails(Linear):
         out = self.product(x.contiguous())
         return out if self.bias is None else out + self.bias
 
-    def silu(self, x: torch.Tensor) -> torch.Tensor:
-        return torch.nn.functional.silu(self(x))
+    def plus(self, x: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+        return self(x) + other
 
 
 class Int8Linear(_Tails):

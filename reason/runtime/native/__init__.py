@@ -1,0 +1,11 @@
+"""Kernels of our own for CPUs with AMX, compiled once per machine where a C++ compiler is found.
+
+Without a compiler or the instructions everything runs through torch and oneDNN instead; results agree up to bf16
+rounding. ``REASON_NATIVE=0`` switches them off.
+"""
+
+from __future__ import annotations
+
+from reason.runtime.native.kernels import Kernels, native_kernels
+
+__all__ = ["Kernels", "native_kernels"]

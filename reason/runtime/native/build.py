@@ -1,0 +1,87 @@
+"""Compiles ``kernels.cpp`` for this machine and keeps the library in the cache.
+
+The library is linked with the compiler's OpenMP runtime under the name that torch's own copy is loaded by
+(``libgomp.so.1``), so that both share one pool of threads.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+from reason.models.cache import Cache
+
+__all__ = ["BuildFailed", "load_library"]
+
+_SOURCE = Path(__file__).with_name("kernels.cpp")
+_FLAGS = ("-std=c++17", "-O3", "-march=native", "-fPIC", "-fopenmp", "-shared")
+_NEEDED = frozenset({"amx_tile", "amx_bf16", "avx512_bf16", "avx512bw", "avx512vl"})
+_COMPILE_SECONDS = 120
+
+
+class BuildFailed(Exception):
+    """There are no kernels for this machine; the message says why."""
+
+
+def load_library() -> ctypes.CDLL:
+    """The compiled library, built now if it is not in the cache.
+
+    Raises:
+        BuildFailed: the processor, the system or the compiler cannot do it.
+    """
+    if platform.system() != "Linux" or platform.machine() != "x86_64":
+        raise BuildFailed("only Linux on x86-64 is supported")
+    flags, model = _processor()
+    if missing := _NEEDED - flags:
+        raise BuildFailed(f"the processor lacks {', '.join(sorted(missing))}")
+    compiler = os.environ.get("CXX") or shutil.which("g++")
+    if compiler is None:
+        raise BuildFailed("no g++ was found")
+    key = hashlib.sha256(_SOURCE.read_bytes() + repr((_FLAGS, model, compiler)).encode()).hexdigest()[:16]
+    library = Cache.default().root / "native" / f"kernels-{key}.so"
+    if not library.is_file():
+        _compile(compiler, library)
+    try:
+        return ctypes.CDLL(str(library))
+    except OSError as error:
+        raise BuildFailed(f"{library} does not load: {error}") from error
+
+
+def _compile(compiler: str, library: Path) -> None:
+    """Compiles beside the target and moves the result there, so that no one ever sees half a library."""
+    try:
+        library.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=library.parent) as folder:
+            made = Path(folder) / library.name
+            command = [compiler, *_FLAGS, str(_SOURCE), "-o", str(made)]
+            run = subprocess.run(command, capture_output=True, text=True, timeout=_COMPILE_SECONDS, check=False)
+            if run.returncode:
+                raise BuildFailed(f"{compiler} failed: {run.stderr.strip()[-500:]}")
+            os.replace(made, library)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise BuildFailed(f"cannot compile into {library.parent}: {error}") from error
+
+
+def _processor() -> tuple[frozenset[str], str]:
+    """(instruction set flags, model name) of the first processor."""
+    flags: frozenset[str] = frozenset()
+    model = ""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as lines:
+            for line in lines:
+                name, _, value = line.partition(":")
+                if name.strip() == "flags":
+                    flags = frozenset(value.split())
+                elif name.strip() == "model name":
+                    model = value.strip()
+                if flags and model:
+                    break
+    except OSError as error:
+        raise BuildFailed(f"cannot read /proc/cpuinfo: {error}") from error
+    return flags, model

@@ -1,0 +1,213 @@
+// The decode step's small-batch kernels for CPUs with AMX: bf16 products against weights that stream from memory once,
+// with what follows a product (bias, residual, SwiGLU) in its epilogue; RMSNorm; rotary embedding with the KV write.
+//
+// Weights are packed as strips of 32 outputs: [strip][k / 32][tile 0..1][16 pairs of k][16 outputs][2], so that a strip is one
+// sequential stream. C tiles: 16 or 32 rows by 32 outputs, float32. Callers check shapes; see kernels.py.
+
+#include <immintrin.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <cstdint>
+#include <cstring>
+
+namespace {
+
+using bf16 = uint16_t;
+
+constexpr int kTileRows = 16;
+constexpr int kStrip = 32;                 // outputs of one strip
+constexpr int kBlockRows = 2 * kTileRows;  // rows of x handled together
+constexpr int kStep = 1024;                // bf16 values of one strip per 32 inputs
+
+enum Epilogue { kNone = 0, kAdd = 1, kGate = 2 };
+
+struct alignas(64) TileConfig {
+  uint8_t palette = 1;
+  uint8_t start_row = 0;
+  uint8_t reserved[14] = {};
+  uint16_t colsb[16] = {};
+  uint8_t rows[16] = {};
+};
+
+// Tiles 0, 1: rows 0-15 of C; 2, 3: rows 16-31 of C; 4, 5: x; 6, 7: weights.
+void configure(int first, int second) {
+  TileConfig config;
+  const int rows[8] = {first, first, second, second, first, second, kTileRows, kTileRows};
+  for (int t = 0; t < 8; ++t) {
+    config.rows[t] = static_cast<uint8_t>(rows[t]);
+    config.colsb[t] = rows[t] ? 64 : 0;
+  }
+  _tile_loadconfig(&config);
+}
+
+inline __m512 load_bf16(const bf16* p) {
+  return _mm512_castsi512_ps(
+      _mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))), 16));
+}
+
+inline void store_bf16(bf16* p, __m512 x) {
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), (__m256i)_mm512_cvtneps_pbh(x));
+}
+
+// exp(x) to about 2 ulp: 2^n * e^r, |r| <= ln(2) / 2, e^r by a polynomial.
+inline __m512 exp_ps(__m512 x) {
+  x = _mm512_min_ps(_mm512_max_ps(x, _mm512_set1_ps(-87.0f)), _mm512_set1_ps(88.0f));
+  const __m512 n = _mm512_roundscale_ps(_mm512_mul_ps(x, _mm512_set1_ps(1.44269504f)), 0);
+  __m512 r = _mm512_fnmadd_ps(n, _mm512_set1_ps(0.693359375f), x);
+  r = _mm512_fnmadd_ps(n, _mm512_set1_ps(-2.12194440e-4f), r);
+  __m512 p = _mm512_set1_ps(1.9875691500e-4f);
+  p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.3981999507e-3f));
+  p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(8.3334519073e-3f));
+  p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(4.1665795894e-2f));
+  p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.6666665459e-1f));
+  p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(5.0000001201e-1f));
+  p = _mm512_fmadd_ps(_mm512_mul_ps(p, r), r, _mm512_add_ps(r, _mm512_set1_ps(1.0f)));
+  return _mm512_scalef_ps(p, n);
+}
+
+inline __m512 silu(__m512 x) {
+  const __m512 one = _mm512_set1_ps(1.0f);
+  return _mm512_div_ps(x, _mm512_add_ps(one, exp_ps(_mm512_sub_ps(_mm512_setzero_ps(), x))));
+}
+
+// c [32][32] = x [rows, 32 * steps] times one strip.
+template <bool kTwo>
+inline void multiply(const bf16* x, int64_t stride, const bf16* strip, int64_t steps, float* c) {
+  _tile_zero(0);
+  _tile_zero(1);
+  if (kTwo) {
+    _tile_zero(2);
+    _tile_zero(3);
+  }
+  const bf16* second = x + kTileRows * stride;
+  for (int64_t k = 0; k < steps; ++k) {
+    const bf16* w = strip + k * kStep;
+    for (int line = 0; line < 32; ++line) _mm_prefetch(reinterpret_cast<const char*>(w + 4 * kStep + 32 * line), _MM_HINT_T0);
+    _tile_loadd(4, x + 32 * k, 2 * stride);
+    _tile_loadd(6, w, 64);
+    _tile_loadd(7, w + kStep / 2, 64);
+    _tile_dpbf16ps(0, 4, 6);
+    _tile_dpbf16ps(1, 4, 7);
+    if (kTwo) {
+      _tile_loadd(5, second + 32 * k, 2 * stride);
+      _tile_dpbf16ps(2, 5, 6);
+      _tile_dpbf16ps(3, 5, 7);
+    }
+  }
+  _tile_stored(0, c, 128);
+  _tile_stored(1, c + 16, 128);
+  if (kTwo) {
+    _tile_stored(2, c + 16 * kStrip, 128);
+    _tile_stored(3, c + 16 * kStrip + 16, 128);
+  }
+}
+
+// One row of a finished strip: bias, residual or gate, and rounding.
+inline void finish(const float* c, int64_t strip, int epilogue, const bf16* bias, const bf16* other, bf16* out) {
+  __m512 low = _mm512_load_ps(c), high = _mm512_load_ps(c + 16);
+  if (epilogue == kGate) {  // the strip holds 16 gates, then their 16 ups
+    store_bf16(out + strip * 16, _mm512_mul_ps(silu(low), high));
+    return;
+  }
+  const int64_t at = strip * kStrip;
+  if (bias) {
+    low = _mm512_add_ps(low, load_bf16(bias + at));
+    high = _mm512_add_ps(high, load_bf16(bias + at + 16));
+  }
+  if (epilogue == kAdd) {
+    low = _mm512_add_ps(low, load_bf16(other + at));
+    high = _mm512_add_ps(high, load_bf16(other + at + 16));
+  }
+  store_bf16(out + at, low);
+  store_bf16(out + at + 16, high);
+}
+
+}  // namespace
+
+extern "C" {
+
+// Asks the kernel for the AMX state; 1 if it may be used.
+int reason_native_init() {
+  constexpr int kRequest = 0x1023, kTileData = 18;
+  return syscall(SYS_arch_prctl, kRequest, kTileData) == 0;
+}
+
+// out [rows, outputs] (kGate: [rows, outputs / 2]) = epilogue(x [rows, inputs] w^T + bias).
+void reason_linear(const bf16* x, const bf16* w, const bf16* bias, const bf16* other, bf16* out, int64_t rows,
+                   int64_t outputs, int64_t inputs, int epilogue) {
+  const int64_t strips = outputs / kStrip, steps = inputs / 32;
+  const int64_t width = epilogue == kGate ? outputs / 2 : outputs;
+#pragma omp parallel
+  {
+    alignas(64) float c[kBlockRows * kStrip];
+    int64_t configured = -1;
+#pragma omp for schedule(static)
+    for (int64_t s = 0; s < strips; ++s) {
+      const bf16* strip = w + s * steps * kStep;
+      for (int64_t begin = 0; begin < rows; begin += kBlockRows) {
+        const int64_t count = rows - begin < kBlockRows ? rows - begin : kBlockRows;
+        if (count != configured) {
+          configure(count < kTileRows ? static_cast<int>(count) : kTileRows,
+                    count > kTileRows ? static_cast<int>(count - kTileRows) : 0);
+          configured = count;
+        }
+        const bf16* block = x + begin * inputs;
+        if (count > kTileRows) {
+          multiply<true>(block, inputs, strip, steps, c);
+        } else {
+          multiply<false>(block, inputs, strip, steps, c);
+        }
+        for (int64_t r = 0; r < count; ++r) {
+          const int64_t row = begin + r;
+          finish(c + r * kStrip, s, epilogue, bias, other ? other + row * outputs : nullptr, out + row * width);
+        }
+      }
+    }
+    if (configured >= 0) _tile_release();
+  }
+}
+
+// out [rows, width] = x / rms(x) * weight
+void reason_rms_norm(const bf16* x, const bf16* weight, bf16* out, int64_t rows, int64_t width, float eps) {
+  for (int64_t r = 0; r < rows; ++r) {
+    const bf16* row = x + r * width;
+    __m512 sum = _mm512_setzero_ps();
+    for (int64_t i = 0; i < width; i += 16) {
+      const __m512 v = load_bf16(row + i);
+      sum = _mm512_fmadd_ps(v, v, sum);
+    }
+    const float mean = _mm512_reduce_add_ps(sum) / static_cast<float>(width);
+    const __m512 scale = _mm512_set1_ps(1.0f / __builtin_sqrtf(mean + eps));
+    for (int64_t i = 0; i < width; i += 16) {
+      const __m512 v = _mm512_mul_ps(load_bf16(row + i), scale);
+      store_bf16(out + r * width + i, _mm512_mul_ps(v, load_bf16(weight + i)));
+    }
+  }
+}
+
+// Splits qkv [rows, heads + 2 * kv_heads, dim]; rotates q into query [rows, heads, dim] and k into its slot of keys; copies v into
+// its slot of values. cos and sin are tables [positions, dim], sin negated in its first half.
+void reason_rotate_and_write(const bf16* qkv, const bf16* cos, const bf16* sin, const int64_t* positions,
+                             const int64_t* slots, bf16* query, bf16* keys, bf16* values, int64_t rows, int64_t heads,
+                             int64_t kv_heads, int64_t dim) {
+  const int64_t half = dim / 2, all = heads + 2 * kv_heads;
+  for (int64_t r = 0; r < rows; ++r) {
+    const bf16* c = cos + positions[r] * dim;
+    const bf16* s = sin + positions[r] * dim;
+    for (int64_t h = 0; h < heads + kv_heads; ++h) {
+      const bf16* in = qkv + (r * all + h) * dim;
+      bf16* out = h < heads ? query + (r * heads + h) * dim : keys + (slots[r] * kv_heads + h - heads) * dim;
+      for (int64_t i = 0; i < half; i += 16) {
+        const __m512 a = load_bf16(in + i), b = load_bf16(in + half + i);
+        store_bf16(out + i, _mm512_fmadd_ps(b, load_bf16(s + i), _mm512_mul_ps(a, load_bf16(c + i))));
+        store_bf16(out + half + i,
+                   _mm512_fmadd_ps(a, load_bf16(s + half + i), _mm512_mul_ps(b, load_bf16(c + half + i))));
+      }
+    }
+    std::memcpy(values + slots[r] * kv_heads * dim, qkv + (r * all + heads + kv_heads) * dim,
+                static_cast<size_t>(kv_heads * dim) * sizeof(bf16));
+  }
+}
+
+}  // extern "C"

@@ -1,0 +1,143 @@
+"""The compiled kernels behind torch tensors. Shapes are checked here; the C++ side trusts them."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import os
+import warnings
+
+import torch
+
+from reason.runtime.native.build import BuildFailed, load_library
+
+__all__ = ["ADD", "GATE", "NONE", "Kernels", "native_kernels"]
+
+NONE, ADD, GATE = 0, 1, 2
+
+_POINTER, _INT, _LONG, _FLOAT = ctypes.c_void_p, ctypes.c_int, ctypes.c_int64, ctypes.c_float
+
+
+class Kernels:
+    """bf16 kernels. All tensors are contiguous bf16 on the CPU unless said otherwise."""
+
+    def __init__(self, library: ctypes.CDLL) -> None:
+        self._linear = library.reason_linear
+        self._linear.argtypes = [_POINTER] * 5 + [_LONG] * 3 + [_INT]
+        self._rms_norm = library.reason_rms_norm
+        self._rms_norm.argtypes = [_POINTER] * 3 + [_LONG] * 2 + [_FLOAT]
+        self._rotate = library.reason_rotate_and_write
+        self._rotate.argtypes = [_POINTER] * 8 + [_LONG] * 4
+        for function in (self._linear, self._rms_norm, self._rotate):
+            function.restype = None
+
+    @staticmethod
+    def fits(out_features: int, in_features: int) -> bool:
+        """Whether weights of this shape can be packed."""
+        return out_features % 32 == 0 and in_features % 32 == 0
+
+    @staticmethod
+    def pack(weight: torch.Tensor) -> torch.Tensor:
+        """[out, in] -> [out / 32, in / 32, 2, 16, 16, 2], see kernels.cpp."""
+        out, inner = weight.shape
+        tiles = weight.view(out // 32, 2, 16, inner // 32, 16, 2)  # strip, tile, column, step, pair, element
+        return tiles.permute(0, 3, 1, 4, 2, 5).contiguous()
+
+    @staticmethod
+    def pack_gated(gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
+        """Two [out, in] weights with the gate's 16 rows before the up's 16 rows in each strip."""
+        out, inner = gate.shape
+        both = torch.stack([gate.view(out // 16, 16, inner), up.view(out // 16, 16, inner)], dim=1)
+        return Kernels.pack(both.view(2 * out, inner))
+
+    def linear(
+        self,
+        x: torch.Tensor,  # [rows, in]
+        packed: torch.Tensor,
+        bias: torch.Tensor | None = None,  # [out]
+        other: torch.Tensor | None = None,  # [rows, out], for ADD
+        epilogue: int = NONE,
+    ) -> torch.Tensor:
+        """[rows, out]; with GATE, silu(gate) * up, [rows, out / 2]."""
+        rows, inner = x.shape
+        outputs = packed.shape[0] * 32
+        assert packed.shape[1] * 32 == inner, "x does not fit the weights"
+        x = x.contiguous()
+        out = x.new_empty((rows, outputs // 2 if epilogue == GATE else outputs))
+        self._linear(
+            x.data_ptr(),
+            packed.data_ptr(),
+            None if bias is None else bias.data_ptr(),
+            None if other is None else other.data_ptr(),
+            out.data_ptr(),
+            rows,
+            outputs,
+            inner,
+            epilogue,
+        )
+        return out
+
+    def rms_norm(self, x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
+        """x [rows, width], width a multiple of 16."""
+        out = torch.empty_like(x)
+        self._rms_norm(x.data_ptr(), weight.data_ptr(), out.data_ptr(), x.shape[0], x.shape[1], eps)
+        return out
+
+    def rotate_and_write(
+        self,
+        qkv: torch.Tensor,  # [rows, (heads + 2 * kv_heads) * head_dim]
+        cos: torch.Tensor,  # [positions, 1, head_dim]
+        sin: torch.Tensor,  # [positions, 1, head_dim], negated in its first half
+        positions: torch.Tensor,  # [rows] int64
+        slots: torch.Tensor,  # [rows] int64
+        keys: torch.Tensor,  # [slots, kv_heads, head_dim], written
+        values: torch.Tensor,  # [slots, kv_heads, head_dim], written
+        heads: int,
+    ) -> torch.Tensor:
+        """Rotates q and k, writes k and v to their slots; returns q [rows, heads, head_dim]. head_dim % 32 == 0."""
+        _, kv_heads, dim = keys.shape
+        rows = qkv.shape[0]
+        query = qkv.new_empty((rows, heads, dim))
+        self._rotate(
+            qkv.data_ptr(),
+            cos.data_ptr(),
+            sin.data_ptr(),
+            positions.data_ptr(),
+            slots.data_ptr(),
+            query.data_ptr(),
+            keys.data_ptr(),
+            values.data_ptr(),
+            rows,
+            heads,
+            kv_heads,
+            dim,
+        )
+        return query
+
+
+@functools.cache
+def native_kernels() -> Kernels | None:
+    """The kernels of this machine, or None where there are none (no AMX, no compiler, or REASON_NATIVE=0)."""
+    if os.environ.get("REASON_NATIVE", "1") == "0":
+        return None
+    try:
+        library = load_library()
+    except BuildFailed:
+        return None
+    if not library.reason_native_init():
+        return None
+    kernels = Kernels(library)
+    if not _agrees(kernels):
+        warnings.warn("the compiled kernels disagree with torch on this machine; going on without", stacklevel=2)
+        return None
+    return kernels
+
+
+def _agrees(kernels: Kernels) -> bool:
+    """A small product, checked against torch before anything relies on the compiler."""
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.randn(64, 96, generator=generator).to(torch.bfloat16)
+    x = torch.randn(37, 96, generator=generator).to(torch.bfloat16)
+    expected = x.float() @ weight.float().T
+    got = kernels.linear(x, Kernels.pack(weight)).float()
+    return bool(((got - expected).abs() <= 0.02 + 0.01 * expected.abs()).all())
