@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from reason.engine.codec import HubCodec
+from reason.engine.cores import CoreWatch
 from reason.errors import OutOfKV, UsageError
 from reason.models.load import load_model, load_tokenizer
 from reason.runtime.kv_pool import KVPool
@@ -19,7 +19,7 @@ from reason.runtime.runner import ModelRunner, kv_shape
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-__all__ = ["free_cores", "load_runner"]
+__all__ = ["load_runner"]
 
 _DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32, "float16": torch.float16}
 _MAX_DEFAULT_KV_TOKENS = 131_072
@@ -46,23 +46,19 @@ def load_runner(
         raise UsageError("device 'cuda' was asked for, but torch sees no CUDA device; use --device cpu")
     if dtype != "auto" and dtype not in _DTYPES:
         raise UsageError(f"dtype must be one of auto, {', '.join(_DTYPES)}, got {dtype!r}")
-    if where.type == "cpu":
-        torch.set_num_threads(threads or free_cores())
+    if threads is not None and threads < 1:
+        raise UsageError(f"threads must be at least 1, got {threads}")
+    watch = CoreWatch()
     chosen = _DTYPES[dtype] if dtype != "auto" else _natural_dtype(where)
     tokenizer = load_tokenizer(folder)
     model = load_model(folder, dtype=chosen, device=where)
     codec = HubCodec(tokenizer, _eos_token_ids(folder, tokenizer))
     if kv_tokens is not None and kv_tokens < 16:
         raise UsageError(f"kv_tokens must be at least 16, got {kv_tokens}")
+    if where.type == "cpu":
+        torch.set_num_threads(threads or watch.free_cores())
     num_slots = (kv_tokens or _default_kv_tokens(model, where)) + 1  # one slot is scratch
     return ModelRunner(model, num_slots=num_slots, quantize=quantize), codec
-
-
-def free_cores() -> int:
-    """The cores this process may use (its affinity, and OMP_NUM_THREADS if set)."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    asked = os.environ.get("OMP_NUM_THREADS", "")
-    return min(cores, int(asked)) if asked.isdigit() and int(asked) > 0 else cores
 
 
 def _natural_dtype(device: torch.device) -> torch.dtype:

@@ -67,23 +67,25 @@ class ScriptedEngine:
         return ByteCodec()
 
     async def generate(self, requests: Sequence[Request]) -> AsyncIterator[Completion]:
-        if self._closed:
-            raise EngineClosed("the scripted engine is closed")
-        tasks = [asyncio.ensure_future(self._play(request, i)) for i, request in enumerate(requests)]
+        self._check_open()
+        tasks = [asyncio.ensure_future(self._answer(request, i)) for i, request in enumerate(requests)]
         try:
             for task in asyncio.as_completed(tasks):
                 yield await task
         finally:
             for pending in tasks:
                 pending.cancel()
-            for request in requests:
-                self._progress.get(request.owner, {}).pop(request.key, None)
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     async def score(
         self, paths: Sequence[Path], start: int, *, hidden: bool = False, owner: str = ""
     ) -> Sequence[Scored]:
         import torch
 
+        self._check_open()
+        for path in paths:
+            if not 0 <= start < len(path):
+                raise UsageError(f"start must be in [0, {len(path)}), got {start}")
         if hidden:
             raise UsageError("a scripted engine has no hidden states")
         self._row(owner).verifier_tokens += sum(len(path) - start for path in paths)
@@ -101,9 +103,20 @@ class ScriptedEngine:
     def _row(self, owner: str) -> Usage:
         return self._usage.setdefault(owner, Usage())
 
+    def _check_open(self) -> None:
+        if self._closed:
+            raise EngineClosed("the scripted engine is closed")
+
+    async def _answer(self, request: Request, index: int) -> Completion:
+        self._row(request.owner).calls += 1
+        try:
+            return await self._play(request, index)
+        except Exception as error:  # the script's
+            return Completion(index=index, token_ids=(), text="", finish_reason="error", error=error)
+        finally:
+            self._progress.get(request.owner, {}).pop(request.key, None)
+
     async def _play(self, request: Request, index: int) -> Completion:
-        row = self._row(request.owner)
-        row.calls += 1
         texts = self._script(self.codec.decode(request.prefix))
         if not texts:
             raise UsageError("the script has no continuation for this prefix")
@@ -118,11 +131,13 @@ class ScriptedEngine:
             place, stopped_on = min(found)
             tokens = self.codec.encode(text[: place + len(stopped_on)])
             text, reason = text[:place], "stop"
-        for upto in range(len(tokens)) if self._delay else ():
-            self._progress.setdefault(request.owner, {})[request.key] = self.codec.decode(tokens[:upto])
-            await asyncio.sleep(self._delay)
-        row.policy_tokens += len(tokens)
-        row.forwards += len(tokens)
+        row = self._row(request.owner)
+        for drawn in range(1, len(tokens) + 1):
+            if self._delay:
+                await asyncio.sleep(self._delay)
+                self._progress.setdefault(request.owner, {})[request.key] = self.codec.decode(tokens[:drawn])
+            row.policy_tokens += 1
+            row.forwards += 1
         wanted = request.sampling.logprobs is not None
         return Completion(
             index=index,

@@ -130,7 +130,9 @@ async def test_progress_shows_what_is_unfinished(
     def late(tokens: Sequence[int], logits: torch.Tensor) -> torch.Tensor:
         return gate(tokens, logits) if len(tokens) == len(prompt) + 5 else logits
 
-    held = Request(prefix=prompt, key=4, sampling=Sampling(temperature=0.0, processors=(late,)), owner="p", max_tokens=9)
+    held = Request(
+        prefix=prompt, key=4, sampling=Sampling(temperature=0.0, processors=(late,)), owner="p", max_tokens=9
+    )
     work = asyncio.ensure_future(finish(engine, [held, plain(prompt, 3, key=5, owner="p"), plain(prompt, owner="q")]))
     assert await asyncio.to_thread(gate.reached.wait, WAIT)
     progress = dict(engine.progress("p"))

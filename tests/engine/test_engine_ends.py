@@ -47,7 +47,9 @@ def play(make_engine: MakeEngine, finish: Finish) -> Callable[..., Any]:
 
 def bytewise(codec: HubCodec, text: str) -> Path:
     """The text with every byte a token of its own."""
-    tokens = tuple(token for byte in text.encode() for token in codec.tokenizer.convert_tokens_to_ids([_SPELLING[byte]]))
+    tokens = tuple(
+        token for byte in text.encode() for token in codec.tokenizer.convert_tokens_to_ids([_SPELLING[byte]])
+    )
     assert codec.decode(tokens) == text
     return tokens
 

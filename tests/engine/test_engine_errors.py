@@ -114,7 +114,11 @@ async def test_an_error_while_many_are_preempted(
 
 
 async def test_a_forward_that_fails_ends_what_was_in_it(
-    make_engine: MakeEngine, prompts: MakePrompts, finish: Finish, greedy: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+    make_engine: MakeEngine,
+    prompts: MakePrompts,
+    finish: Finish,
+    greedy: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     engine = make_engine()
     runner = engine._loop.runner

@@ -60,7 +60,9 @@ async def test_they_equal_log_softmax(
                 assert row.top[0][0] == token
 
 
-async def test_preempted_requests_have_each_row_once(make_engine: MakeEngine, prompts: MakePrompts, finish: Finish) -> None:
+async def test_preempted_requests_have_each_row_once(
+    make_engine: MakeEngine, prompts: MakePrompts, finish: Finish
+) -> None:
     requests = [
         Request(prefix=path, sampling=Sampling(temperature=1.0, logprobs=1), max_tokens=25, ignore_eos=True)
         for path in prompts(6, 12)

@@ -73,7 +73,8 @@ def test_any_schedule(
     roomy = open_engine()
     unloaded: dict[Request, Completion] = {}
     scores = {
-        path: torch.log_softmax(rows(path)[0][:-1], -1).gather(1, torch.tensor(path[1:])[:, None])[:, 0] for path in paths
+        path: torch.log_softmax(rows(path)[0][:-1], -1).gather(1, torch.tensor(path[1:])[:, None])[:, 0]
+        for path in paths
     }
 
     def request(parts: tuple[int, int, int, int]) -> Request:

@@ -20,7 +20,9 @@ Rows = Callable[..., tuple[torch.Tensor, torch.Tensor]]
 GREEDY = Sampling(temperature=0.0)
 
 
-def check(scored: Scored, path: Path, start: int, rows: Rows, *, hidden: bool = False, model_type: str = "llama") -> None:
+def check(
+    scored: Scored, path: Path, start: int, rows: Rows, *, hidden: bool = False, model_type: str = "llama"
+) -> None:
     """Compares with log_softmax and the hidden states of the whole path."""
     logits, states = rows(path, model_type)
     scores = torch.log_softmax(logits.double(), dim=-1)
@@ -119,7 +121,12 @@ async def test_more_paths_than_the_pool_holds(make_engine: MakeEngine, prompts: 
 
 @pytest.mark.parametrize("max_rows", [4, 12, 512])
 async def test_a_scoring_path_gives_way_to_generation(
-    make_engine: MakeEngine, prompts: MakePrompts, finish: Finish, rows: Rows, greedy: Callable[..., Path], max_rows: int
+    make_engine: MakeEngine,
+    prompts: MakePrompts,
+    finish: Finish,
+    rows: Rows,
+    greedy: Callable[..., Path],
+    max_rows: int,
 ) -> None:
     engine = make_engine(kv_tokens=72, max_rows=max_rows)
     start, long = prompts(1, 6)[0], prompts(4, 60)[3]

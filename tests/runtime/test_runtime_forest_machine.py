@@ -142,6 +142,9 @@ class ForestMachine(RuleBasedStateMachine):
     def must_evict(self, new: Sequence[Prefix]) -> int:
         return max(0, len(new) - (self.forest.pool.capacity - len(self.model)))
 
+    def has_slots(self) -> bool:
+        return bool(self.model)
+
     def has_cursors(self) -> bool:
         return bool(self.cursors)
 
@@ -160,7 +163,16 @@ class ForestMachine(RuleBasedStateMachine):
 
     @rule(path=paths, owner=owners, namespace=namespaces)
     def open(self, path: list[int], owner: str, namespace: Hashable) -> None:
-        spelled = tuple(token % self.vocab for token in path)
+        self.open_path(namespace, tuple(token % self.vocab for token in path), owner)
+
+    @precondition(has_slots)
+    @rule(index=st.integers(0, 999), path=st.lists(tokens, max_size=3), owner=owners)
+    def open_near(self, index: int, path: list[int], owner: str) -> None:
+        """A path that begins with something cached, held or claimed."""
+        namespace, known = list(self.model)[index % len(self.model)]
+        self.open_path(namespace, (*known, *(token % self.vocab for token in path)), owner)
+
+    def open_path(self, namespace: Hashable, spelled: tuple[int, ...], owner: str) -> None:
         wanted = prefixes_of(namespace, spelled)
         new = self.missing(wanted)
         try:

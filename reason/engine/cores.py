@@ -1,0 +1,53 @@
+"""How many cores are free.
+
+A forward meets all its threads some hundred times; one that has to share its core with another process makes every
+meeting wait for a time slice, which slowed forwards tenfold. So there are never more threads than free cores.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+
+__all__ = ["CoreWatch"]
+
+_MIN_SECONDS = 0.2  # shorter windows say little
+
+
+class CoreWatch:
+    """Watches the machine from its making to ``free_cores``: make it before loading a model, ask after."""
+
+    def __init__(self) -> None:
+        self._began = time.perf_counter()
+        self._busy = _busy_seconds()
+        self._own = _own_seconds()
+
+    def free_cores(self) -> int:
+        """Cores this process may use, less those that other processes kept busy meanwhile; at least 1.
+        ``OMP_NUM_THREADS`` overrules the watching."""
+        allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        asked = os.environ.get("OMP_NUM_THREADS", "")
+        if asked.isdigit() and int(asked) > 0:
+            return min(allowed, int(asked))
+        elapsed = time.perf_counter() - self._began
+        busy = _busy_seconds()
+        if self._busy is None or busy is None or elapsed < _MIN_SECONDS:
+            return allowed
+        others = max(0.0, (busy - self._busy) - (_own_seconds() - self._own)) / elapsed
+        return max(1, min(allowed, round((os.cpu_count() or 1) - others)))
+
+
+def _busy_seconds() -> float | None:
+    """Core-seconds of work on the whole machine since it started; None where the system does not tell."""
+    try:
+        with open("/proc/stat", encoding="ascii") as lines:
+            fields = [int(field) for field in lines.readline().split()[1:9]]
+    except (OSError, ValueError):
+        return None
+    user, nice, system, _idle, _iowait, irq, softirq, _steal = fields
+    return (user + nice + system + irq + softirq) / float(os.sysconf("SC_CLK_TCK"))
+
+
+def _own_seconds() -> float:
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
