@@ -20,7 +20,8 @@ from reason.runtime.attention.forest import forest_attention
 from reason.runtime.attention.interface import ATTENTION_NAME, KVBatch
 from reason.runtime.attention.plan import RowBatch
 from reason.runtime.kv_pool import KVPool
-from reason.runtime.linear import GatedLinear, Linear, can_pack, kernels_for
+from reason.runtime.linear import GatedLinear, Linear, can_pack
+from reason.runtime.native import kernels_for
 from reason.runtime.quantized import LinearMaker
 
 if TYPE_CHECKING:

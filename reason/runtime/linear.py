@@ -10,10 +10,9 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from reason.runtime.native import Kernels, native_kernels
-from reason.runtime.native.kernels import ADD, GATE
+from reason.runtime.native.kernels import ADD, GATE, kernels_for
 
-__all__ = ["GatedLinear", "Linear", "can_pack", "kernels_for"]
+__all__ = ["GatedLinear", "Linear", "can_pack"]
 
 _PACK_ROWS_HINT = 32
 """Row count told to oneDNN when packing: as fast as a hint of 1 for one row, a sixth faster for 32 rows."""
@@ -28,11 +27,6 @@ def can_pack(dtype: torch.dtype, device: torch.device) -> bool:
         and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
         and hasattr(torch.ops.mkldnn, "_linear_pointwise")
     )
-
-
-def kernels_for(dtype: torch.dtype, device: torch.device) -> Kernels | None:
-    """Our own kernels, where they exist for this dtype and device."""
-    return native_kernels() if device.type == "cpu" and dtype == torch.bfloat16 else None
 
 
 class Linear:

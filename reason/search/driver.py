@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from reason.errors import EngineError, UsageError
+from reason.errors import EngineClosed, EngineError, UsageError
 from reason.search.tree import ROOT, Expand, Node, Strategy, Tree
 from reason.tasks.answers import extract_answer
 from reason.tasks.equivalence import equivalent
@@ -163,6 +163,8 @@ class Run:
         stream = self.engine.generate([request for _, request in started])
         try:
             async for completion in stream:
+                if completion.finish_reason == "cancelled":  # not by us: then the stream would be closed
+                    raise EngineClosed("the engine was closed before it was done")
                 node, request = started[completion.index]
                 await self._arrived(node, request, completion)
         finally:
@@ -178,7 +180,8 @@ class Run:
         node.error = None if completion.error is None else str(completion.error)
         self._reserved.pop(node.id, None)
         self._spent += node.num_tokens
-        node.answer = self._extract(completion.text)
+        if completion.finish_reason in ("eos", "stop", "length"):  # what failed has no say
+            node.answer = self._extract(completion.text)
         if node.answer is not None:
             async with self._classing:
                 node.answer_class = await asyncio.to_thread(self._class_of, node.answer)

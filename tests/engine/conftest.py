@@ -1,4 +1,4 @@
-"""A tiny random model with a real byte-level tokenizer, engines over it, and transformers' own results to compare with."""
+"""A tiny random model with a real byte-level tokenizer, engines over it, and transformers' own results."""
 
 from __future__ import annotations
 
@@ -58,7 +58,8 @@ def tokenizer() -> Any:
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
     )
     spelling.train_from_iterator(CORPUS, trainer)
-    fast = PreTrainedTokenizerFast(tokenizer_object=spelling, eos_token=EOS, pad_token="<|endoftext|>")
+    make_fast: Any = PreTrainedTokenizerFast  # untyped
+    fast = make_fast(tokenizer_object=spelling, eos_token=EOS, pad_token="<|endoftext|>")
     fast.chat_template = TEMPLATE
     return fast
 

@@ -7,6 +7,7 @@ import gc
 import threading
 import weakref
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
@@ -48,7 +49,7 @@ def gate() -> Iterator[Gate]:
 
 def gated(gate: Gate, prefix: Path, **changes: Any) -> Request:
     sampling = Sampling(temperature=0.0, processors=(gate,))
-    return Request(**({"prefix": prefix, "sampling": sampling, "max_tokens": 20, "ignore_eos": True} | changes))
+    return replace(Request(prefix=prefix, sampling=sampling, max_tokens=20, ignore_eos=True), **changes)
 
 
 def plain(prefix: Path, max_tokens: int = 20, **changes: Any) -> Request:
@@ -228,8 +229,12 @@ def test_an_event_loop_that_ends_leaves_the_engine_alive(
         await anext(stream)  # and the loop ends with the other request in flight
 
     asyncio.run(abandon())
-    (completion,) = asyncio.run(finish(engine, [plain(prompt, 5)]))
-    assert completion.token_ids == greedy(prompt, 5)
+
+    async def go_on() -> None:
+        (completion,) = await finish(engine, [plain(prompt, 5)])
+        assert completion.token_ids == greedy(prompt, 5)
+
+    asyncio.run(go_on())
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -21,14 +22,16 @@ PROMPT: Path = (300, 301, 302)
 def forced(tokens: Sequence[int], **changes: Any) -> Request:
     """A request whose completion is ``tokens``, then token 40 for ever."""
 
-    def only_the_next(path: Sequence[int], logits: torch.Tensor) -> torch.Tensor:
-        place = len(path) - len(PROMPT)
+    script = tuple(tokens)
+
+    def only_the_next(tokens: Sequence[int], logits: torch.Tensor) -> torch.Tensor:
+        place = len(tokens) - len(PROMPT)
         row = torch.full_like(logits, -torch.inf)
-        row[tokens[place] if place < len(tokens) else 40] = 0.0
+        row[script[place] if place < len(script) else 40] = 0.0
         return row
 
     sampling = Sampling(temperature=1.0, processors=(only_the_next,))
-    return Request(**({"prefix": PROMPT, "sampling": sampling, "max_tokens": len(tokens)} | changes))
+    return replace(Request(prefix=PROMPT, sampling=sampling, max_tokens=len(tokens)), **changes)
 
 
 @pytest.fixture
@@ -190,7 +193,7 @@ async def test_stop_strings_in_what_the_model_says(
         stop = known.text[max(0, boundary - rng.randint(1, 3)) : boundary + rng.randint(1, 4)]
         place = known.text.find(stop)
         count = next(n for n, end in enumerate(ends, 1) if end >= place + len(stop))
-        requests.append(Request(**{f: getattr(plain, f) for f in plain.__slots__} | {"stop": ("\0", stop)}))
+        requests.append(replace(plain, stop=("\0", stop)))
         expected.append((known.text[:place], known.token_ids[:count], stop))
     for engine in (make_engine(), make_engine(kv_tokens=70, max_rows=6)):
         done = await finish(engine, requests)

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from reason.engine.local import LocalEngine
-from reason.types import Completion, Path, Request, Sampling
+from reason.types import Completion, Request, Sampling
 
 if TYPE_CHECKING:
     from tests.engine.conftest import Finish, MakeEngine, MakePrompts

@@ -1,4 +1,4 @@
-"""Scoring: log-probabilities and hidden states equal transformers', from the cache or not, alone or beside generation."""
+"""Scoring: log-probabilities and hidden states are transformers', cached or not, alone or beside generation."""
 
 from __future__ import annotations
 
@@ -103,9 +103,8 @@ async def test_scoring_beside_generation(
     paths = [path + greedy(path, 12) for path in starts[:3]]  # what is being generated meanwhile
     for max_rows in (512, 9):
         engine = make_engine(max_rows=max_rows)
-        completions, *scored = await asyncio.gather(
-            finish(engine, requests), *(engine.score([path], 4, hidden=True) for path in paths)
-        )
+        scoring = asyncio.gather(*(engine.score([path], 4, hidden=True) for path in paths))
+        completions, scored = await asyncio.gather(finish(engine, requests), scoring)
         assert [c.token_ids for c in completions] == [greedy(path, 20) for path in starts]
         for path, (one,) in zip(paths, scored, strict=True):
             check(one, path, 4, rows, hidden=True)
@@ -167,10 +166,10 @@ async def test_a_token_outside_the_vocabulary_harms_nobody_else(
     engine = make_engine()
     (prompt,) = prompts(1)
     request = Request(prefix=prompt, sampling=GREEDY, max_tokens=30, ignore_eos=True)
-    (completion,), error = await asyncio.gather(
-        finish(engine, [request]), engine.score([(1, token, 2)], 0), return_exceptions=True
-    )
-    assert isinstance(error, UsageError)
+    generating = asyncio.ensure_future(finish(engine, [request]))
+    with pytest.raises(UsageError, match="outside the vocabulary of 400"):
+        await engine.score([(1, token, 2)], 0)
+    (completion,) = await generating
     assert completion.token_ids == greedy(prompt, 30)
 
 

@@ -6,6 +6,7 @@ import torch
 
 from reason.runtime.attention.partial import Merger, partial_attention
 from reason.runtime.attention.plan import AttentionPlan
+from reason.runtime.native import kernels_for
 
 __all__ = ["forest_attention"]
 
@@ -22,13 +23,20 @@ def forest_attention(
     rows, heads, head_dim = query.shape
     kv_heads = keys.shape[1]
     grouped = query.view(rows, kv_heads, heads // kv_heads, head_dim)
+    kernels = kernels_for(query.dtype, query.device)
+    if kernels is not None and not kernels.can_attend(heads // kv_heads, head_dim):
+        kernels = None
     masks = plan.additive_masks(window, query.dtype, query.device)
     merger: Merger | None = None
     if not plan.covering_first:
         merger = Merger.empty(grouped)
     for batch, mask in zip(plan.private, masks, strict=False):
-        chosen = grouped if batch.rows is None else grouped.index_select(0, batch.rows)
-        out, lse = _attend_private(chosen, keys, values, batch.slots, mask, scale)
+        if kernels is not None and not batch.mask.cut_by(window):
+            out, lse = kernels.attend(query, keys, values, batch.slots, batch.lengths, scale, batch.rows)
+            out, lse = out.view(-1, *grouped.shape[1:]), lse.view(-1, *grouped.shape[1:3])
+        else:
+            chosen = grouped if batch.rows is None else grouped.index_select(0, batch.rows)
+            out, lse = _attend_private(chosen, keys, values, batch.slots, mask, scale)
         if plan.num_parts == 1:
             return out.reshape(rows, heads, head_dim)
         if merger is None:

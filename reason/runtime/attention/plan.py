@@ -54,11 +54,15 @@ class Mask:
     key_positions: Index
     full: bool  # every row sees every key, windows aside
 
+    def cut_by(self, window: int | None) -> bool:
+        """Whether the window hides a key from some row that causality would show."""
+        return window is not None and int(self.row_positions.max()) - int(self.key_positions.min()) >= window
+
     def additive(self, window: int | None, dtype: torch.dtype, device: torch.device) -> torch.Tensor | None:
         """The mask as something to add to the scores, [rows, keys]; None where nothing is hidden."""
         keys = self.key_positions if self.key_positions.ndim == 2 else self.key_positions[None, :]
         rows = self.row_positions[:, None]
-        if self.full and (window is None or int(rows.max()) - int(keys.min()) < window):
+        if self.full and not self.cut_by(window):
             return None
         visible = (keys <= rows) & (keys >= 0)
         if window is not None:
@@ -87,6 +91,7 @@ class PrivateBatch:
 
     rows: torch.Tensor | None  # [batch] int64 row numbers; None when it is all rows in order
     slots: torch.Tensor  # [batch, keys] int64, padded with the scratch slot
+    lengths: torch.Tensor  # [batch] int64: keys that are not padding
     mask: Mask
 
 
@@ -310,5 +315,6 @@ def _private_batch(
     return PrivateBatch(
         rows=None if all_rows else torch.from_numpy(rows).to(device),
         slots=torch.from_numpy(slots).to(device),
+        lengths=torch.from_numpy(lengths[rows]).to(device),
         mask=Mask(positions[rows], key_positions, full=full),
     )

@@ -6,6 +6,6 @@ rounding. ``REASON_NATIVE=0`` switches them off.
 
 from __future__ import annotations
 
-from reason.runtime.native.kernels import Kernels, native_kernels
+from reason.runtime.native.kernels import Kernels, kernels_for, native_kernels
 
-__all__ = ["Kernels", "native_kernels"]
+__all__ = ["Kernels", "kernels_for", "native_kernels"]

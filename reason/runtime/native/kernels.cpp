@@ -123,6 +123,58 @@ inline void finish(const float* c, int64_t strip, int epilogue, const bf16* bias
   store_bf16(out + at + 16, high);
 }
 
+// scores [keys, 16] (16 query heads, padded) = keys of one head times its queries, unscaled, by AMX.
+// query [heads, dim]; slots [count]; pairs: scratch for the queries in tile order; block: scratch [16, dim].
+void score_keys(const bf16* query, int64_t heads, const bf16* keys, int64_t key_stride, const int64_t* slots,
+                int64_t count, int64_t dim, bf16* pairs, bf16* block, float* scores) {
+  const int64_t steps = dim / 32;
+  std::memset(pairs, 0, static_cast<size_t>(dim) * 16 * sizeof(bf16));
+  for (int64_t h = 0; h < heads; ++h) {
+    const auto* words = reinterpret_cast<const uint32_t*>(query + h * dim);
+    for (int64_t p = 0; p < dim / 2; ++p) reinterpret_cast<uint32_t*>(pairs)[p * 16 + h] = words[p];
+  }
+  for (int64_t j = 0; j < count; j += kTileRows) {
+    const int64_t rows = count - j < kTileRows ? count - j : kTileRows;
+    for (int64_t r = 0; r < rows; ++r) {
+      std::memcpy(block + r * dim, keys + slots[j + r] * key_stride, static_cast<size_t>(dim) * sizeof(bf16));
+    }
+    _tile_zero(0);
+    for (int64_t k = 0; k < steps; ++k) {
+      _tile_loadd(4, block + 32 * k, 2 * dim);
+      _tile_loadd(6, pairs + 512 * k, 64);
+      _tile_dpbf16ps(0, 4, 6);
+    }
+    _tile_stored(0, scores + j * 16, 64);
+  }
+}
+
+// out [heads, dim] columns column .. column + 63 = sum over keys of weights [keys, 16] times values, over sums.
+template <int kHeads>
+void weigh_values(const float* weights, const bf16* values, int64_t value_stride, const int64_t* slots, int64_t count,
+                  int64_t dim, int64_t column, const float* sums, bf16* out) {
+  __m512 total[kHeads][4];
+  for (int h = 0; h < kHeads; ++h)
+    for (int i = 0; i < 4; ++i) total[h][i] = _mm512_setzero_ps();
+  for (int64_t j = 0; j < count; ++j) {
+    const bf16* row = values + slots[j] * value_stride + column;
+    const __m512 v[4] = {load_bf16(row), load_bf16(row + 16), load_bf16(row + 32), load_bf16(row + 48)};
+    for (int h = 0; h < kHeads; ++h) {
+      const __m512 w = _mm512_set1_ps(weights[j * 16 + h]);
+      for (int i = 0; i < 4; ++i) total[h][i] = _mm512_fmadd_ps(w, v[i], total[h][i]);
+    }
+  }
+  for (int h = 0; h < kHeads; ++h) {
+    const __m512 scale = _mm512_set1_ps(1.0f / sums[h]);
+    for (int i = 0; i < 4; ++i) store_bf16(out + h * dim + column + 16 * i, _mm512_mul_ps(total[h][i], scale));
+  }
+}
+
+using WeighValues = void (*)(const float*, const bf16*, int64_t, const int64_t*, int64_t, int64_t, int64_t, const float*,
+                             bf16*);
+constexpr WeighValues kWeighValues[] = {nullptr,         weigh_values<1>, weigh_values<2>, weigh_values<3>,
+                                        weigh_values<4>, weigh_values<5>, weigh_values<6>, weigh_values<7>};
+constexpr int64_t kMaxHeads = 7;  // 7 * 4 sums and 4 values fill the 32 registers
+
 }  // namespace
 
 extern "C" {
@@ -207,6 +259,51 @@ void reason_rotate_and_write(const bf16* qkv, const bf16* cos, const bf16* sin, 
     }
     std::memcpy(values + slots[r] * kv_heads * dim, qkv + (r * all + heads + kv_heads) * dim,
                 static_cast<size_t>(kv_heads * dim) * sizeof(bf16));
+  }
+}
+
+// Attention of single rows, each over keys of its own: out [batch, heads, dim], lse [batch, heads].
+// query [*, heads, dim] is read at rows[b] (b where rows is null); slots [batch, width], the first lengths[b] of each count.
+// At most 16 query heads to a key head; dim a multiple of 64, at most 256.
+void reason_attend(const bf16* query, const int64_t* rows, const bf16* keys, const bf16* values, const int64_t* slots,
+                   const int64_t* lengths, bf16* out, float* lse, int64_t batch, int64_t width, int64_t heads,
+                   int64_t kv_heads, int64_t dim, float scale) {
+  const int64_t groups = heads / kv_heads, stride = kv_heads * dim;
+#pragma omp parallel
+  {
+    alignas(64) bf16 pairs[256 * 16];
+    alignas(64) bf16 block[16 * 256];
+    auto* scores = static_cast<float*>(_mm_malloc(static_cast<size_t>(width + 16) * 16 * sizeof(float), 64));
+    configure(kTileRows, 0);
+#pragma omp for schedule(static)
+    for (int64_t task = 0; task < batch * kv_heads; ++task) {
+      const int64_t b = task / kv_heads, kv = task % kv_heads, count = lengths[b];
+      const int64_t* places = slots + b * width;
+      const bf16* q = query + ((rows ? rows[b] : b) * heads + kv * groups) * dim;
+      score_keys(q, groups, keys + kv * dim, stride, places, count, dim, pairs, block, scores);
+      __m512 top = _mm512_set1_ps(-3.0e38f), sum = _mm512_setzero_ps();
+      for (int64_t j = 0; j < count; ++j) top = _mm512_max_ps(top, _mm512_load_ps(scores + j * 16));
+      const __m512 factor = _mm512_set1_ps(scale);
+      for (int64_t j = 0; j < count; ++j) {
+        const __m512 w = exp_ps(_mm512_mul_ps(_mm512_sub_ps(_mm512_load_ps(scores + j * 16), top), factor));
+        sum = _mm512_add_ps(sum, w);
+        _mm512_store_ps(scores + j * 16, w);
+      }
+      alignas(64) float sums[16], tops[16];
+      _mm512_store_ps(sums, sum);
+      _mm512_store_ps(tops, top);
+      bf16* target = out + (b * heads + kv * groups) * dim;
+      for (int64_t h = 0; h < groups; h += kMaxHeads) {
+        const int64_t some = groups - h < kMaxHeads ? groups - h : kMaxHeads;
+        for (int64_t column = 0; column < dim; column += 64) {
+          kWeighValues[some](scores + h, values + kv * dim, stride, places, count, dim, column, sums + h,
+                             target + h * dim);
+        }
+      }
+      for (int64_t h = 0; h < groups; ++h) lse[b * heads + kv * groups + h] = tops[h] * scale + __builtin_logf(sums[h]);
+    }
+    _tile_release();
+    _mm_free(scores);
   }
 }
 

@@ -11,7 +11,7 @@ import torch
 
 from reason.runtime.native.build import BuildFailed, load_library
 
-__all__ = ["ADD", "GATE", "NONE", "Kernels", "native_kernels"]
+__all__ = ["ADD", "GATE", "NONE", "Kernels", "kernels_for", "native_kernels"]
 
 NONE, ADD, GATE = 0, 1, 2
 
@@ -28,7 +28,9 @@ class Kernels:
         self._rms_norm.argtypes = [_POINTER] * 3 + [_LONG] * 2 + [_FLOAT]
         self._rotate = library.reason_rotate_and_write
         self._rotate.argtypes = [_POINTER] * 8 + [_LONG] * 4
-        for function in (self._linear, self._rms_norm, self._rotate):
+        self._attend = library.reason_attend
+        self._attend.argtypes = [_POINTER] * 8 + [_LONG] * 5 + [_FLOAT]
+        for function in (self._attend, self._linear, self._rms_norm, self._rotate):
             function.restype = None
 
     @staticmethod
@@ -114,6 +116,45 @@ class Kernels:
         )
         return query
 
+    @staticmethod
+    def can_attend(groups: int, head_dim: int) -> bool:
+        """Whether ``attend`` takes this many query heads to a key head, and heads of this size."""
+        return groups <= 16 and head_dim % 64 == 0 and head_dim <= 256
+
+    def attend(
+        self,
+        query: torch.Tensor,  # [rows, heads, head_dim]
+        keys: torch.Tensor,  # [slots, kv_heads, head_dim]
+        values: torch.Tensor,  # [slots, kv_heads, head_dim]
+        slots: torch.Tensor,  # [batch, keys] int64
+        lengths: torch.Tensor,  # [batch] int64: how many of each row of ``slots`` count
+        scale: float,
+        rows: torch.Tensor | None,  # [batch] int64: which queries; None is all in order
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Each query over keys of its own: (out [batch, heads, head_dim], lse [batch, heads] float32)."""
+        batch, width = slots.shape
+        _, heads, dim = query.shape
+        query = query.contiguous()
+        out = query.new_empty((batch, heads, dim))
+        lse = torch.empty((batch, heads), dtype=torch.float32)
+        self._attend(
+            query.data_ptr(),
+            None if rows is None else rows.data_ptr(),
+            keys.data_ptr(),
+            values.data_ptr(),
+            slots.data_ptr(),
+            lengths.data_ptr(),
+            out.data_ptr(),
+            lse.data_ptr(),
+            batch,
+            width,
+            heads,
+            keys.shape[1],
+            dim,
+            scale,
+        )
+        return out, lse
+
 
 @functools.cache
 def native_kernels() -> Kernels | None:
@@ -131,6 +172,11 @@ def native_kernels() -> Kernels | None:
         warnings.warn("the compiled kernels disagree with torch on this machine; going on without", stacklevel=2)
         return None
     return kernels
+
+
+def kernels_for(dtype: torch.dtype, device: torch.device) -> Kernels | None:
+    """The kernels, where they exist for this dtype and device."""
+    return native_kernels() if device.type == "cpu" and dtype == torch.bfloat16 else None
 
 
 def _agrees(kernels: Kernels) -> bool:

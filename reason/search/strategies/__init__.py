@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
+import numbers
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from reason.errors import UnknownName, UsageError
@@ -24,16 +24,19 @@ def make_strategy(name: str | Strategy, **fields: Any) -> Strategy:
         UsageError: a field has a value that it does not take.
     """
     if not isinstance(name, str):
+        if isinstance(name, type) or not isinstance(name, Strategy):
+            raise UsageError(f"a strategy is a name or an object with ask and answer, got {name!r}")
         if fields:
             raise UsageError(f"give fields with a strategy's name, not with an object: {', '.join(fields)}")
         return name
     kind = STRATEGIES.get(name.lower())
     if kind is None:
         raise UnknownName("strategy", name, STRATEGIES)
-    known = {f.name for f in dataclasses.fields(kind)}
-    for field in fields:
-        if field not in known:
-            raise UnknownName(f"field of {name}", field, known)
+    hints = get_type_hints(kind)
+    for field, value in fields.items():
+        if field not in hints:
+            raise UnknownName(f"field of {name}", field, hints)
+        _check_type(field, value, hints[field])
     strategy: Strategy = kind(**fields)
     return strategy
 
@@ -75,5 +78,14 @@ def _parse(key: str, text: str, kind: Any) -> Any:
         raise UsageError(f"{key} must be {_article(kind.__name__)}, got {text!r}") from None
 
 
+def _check_type(key: str, value: Any, kind: Any) -> None:
+    """Whether a value that was given as an object is of its field's type; whole numbers are numbers."""
+    accepted = {bool: bool, int: numbers.Integral, float: numbers.Real, str: str}.get(kind)
+    if accepted is None:
+        return
+    if not isinstance(value, accepted) or (isinstance(value, bool) and kind is not bool):
+        raise UsageError(f"{key} must be {_article(kind.__name__)}, got {value!r}")
+
+
 def _article(kind: str) -> str:
-    return {"int": "a whole number", "float": "a number", "str": "text"}.get(kind, kind)
+    return {"int": "a whole number", "float": "a number", "str": "text", "bool": "true or false"}.get(kind, kind)
