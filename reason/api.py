@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from reason.errors import UsageError
-from reason.search.driver import Run
+from reason.search.driver import Run, check_budget
 from reason.search.strategies import make_strategy
 from reason.search.tree import Strategy
 from reason.types import Budget, Engine, Message, Problem, Solution
@@ -178,6 +178,9 @@ async def asolve(
     **strategy_fields: Any,
 ) -> Solution:
     """See ``solve``."""
+    as_problem(problem)  # what is cheap to refuse comes before a model is loaded
+    make_strategy(strategy, **strategy_fields)
+    check_budget(budget or Budget())
     if model is None or isinstance(model, str):
         solver = await asyncio.to_thread(_warm.get, model)
     else:
@@ -224,17 +227,16 @@ def as_problem(problem: ProblemLike) -> Problem:
         if not problem.strip():
             raise UsageError("the problem is empty")
         return Problem(content=problem)
-    messages = tuple(problem)
-    if not messages or not all({"role", "content"} <= set(m) for m in messages):
+    given: Any = problem
+    messages = tuple(given) if isinstance(given, Sequence) else ()
+    if not messages or not all(isinstance(m, dict) and {"role", "content"} <= m.keys() for m in messages):
         raise UsageError("a problem is text or a list of {'role': ..., 'content': ...} messages")
     return Problem(content=messages)
 
 
 def run_sync(work: Coroutine[Any, Any, T]) -> T:
     """Runs a coroutine to its end from synchronous code, inside a running event loop too (on a thread of its own)."""
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
+    if not _loop_runs():
         return asyncio.run(work)
     results: list[T] = []
     errors: list[BaseException] = []
@@ -251,6 +253,14 @@ def run_sync(work: Coroutine[Any, Any, T]) -> T:
     if errors:
         raise errors[0]
     return results[0]
+
+
+def _loop_runs() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
 
 
 def _load(model: str | None, **options: Any) -> Engine:

@@ -8,16 +8,18 @@ Each engine runs under its own interpreter and environment, stays warm, and slee
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable
 from typing import Any
 
+_out = os.fdopen(os.dup(1), "w")  # libraries print, from C too: only this line stays clean
+os.dup2(2, 1)
+
 
 def serve(run: Callable[[int, int, str], dict[str, Any]], **about: Any) -> None:
     """Answers jobs until standard input ends. ``about`` (versions, settings) is sent first."""
-    out = sys.stdout
-    sys.stdout = sys.stderr  # libraries print; the protocol line must stay clean
-    print(json.dumps(about), file=out, flush=True)
+    print(json.dumps(about), file=_out, flush=True)
     for line in sys.stdin:
         job = json.loads(line)
-        print(json.dumps(run(job["n"], job["tokens"], job["prompt"])), file=out, flush=True)
+        print(json.dumps(run(job["n"], job["tokens"], job["prompt"])), file=_out, flush=True)

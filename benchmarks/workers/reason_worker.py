@@ -45,13 +45,13 @@ def main() -> None:
 
     def run(n: int, tokens: int, prompt: str) -> dict[str, Any]:
         engine.drop_cache()
-        stats = engine.stats()
-        forward, iterations = stats.forward_seconds, stats.iterations
+        before = engine.stats()
         began = time.perf_counter()
         made = asyncio.run(generate(n, tokens, prompt))
         seconds = time.perf_counter() - began
-        inside = stats.forward_seconds - forward
-        detail = {"outside_forward": 1 - inside / seconds, "iterations": stats.iterations - iterations}
+        after = engine.stats()
+        inside = after.forward_seconds - before.forward_seconds
+        detail = {"outside_forward": 1 - inside / seconds, "iterations": after.iterations - before.iterations}
         return {"seconds": seconds, "tokens": made, "detail": detail}
 
     serve(run, engine="reason", torch=torch.__version__, threads=torch.get_num_threads(), quantize=args.quantize)

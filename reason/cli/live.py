@@ -17,10 +17,16 @@ from reason.search.driver import Run
 from reason.search.tree import Node
 from reason.types import Solution, Usage
 
-__all__ = ["render", "watch"]
+__all__ = ["plain", "render", "watch"]
 
 _REFRESH_SECONDS = 0.15
+_CONTROLS = dict.fromkeys({*range(32), *range(127, 160)} - {*map(ord, "\t\n\r")}, "\ufffd")
 _MARKS = {"eos": "✓", "stop": "✓", "length": "…", "error": "✗", "cancelled": "–"}
+
+
+def plain(text: str) -> str:
+    """The text without control characters: a sample must not steer the terminal."""
+    return text.translate(_CONTROLS)
 
 
 async def watch(run: Run) -> Solution:
@@ -54,14 +60,16 @@ def render(
     table.add_column(no_wrap=True, overflow="ellipsis", ratio=1)
     for node in nodes[-max_rows:]:
         text = progress.get(node.id, "") if node.pending else node.text
-        tail = " ".join(text.split())[-max(10, width - 24) :]
+        tail = " ".join(plain(text).split())[-max(10, width - 24) :]
         mark = "·" if node.pending else _MARKS.get(node.finish_reason or "", "?")
-        table.add_row(str(node.id), mark, Text(node.answer or ""), Text(tail, style="" if node.pending else "dim"))
+        answer = " ".join(plain(node.answer or "").split())
+        table.add_row(str(node.id), mark, Text(answer), Text(tail, style="" if node.pending else "dim"))
     votes = Counter(node.answer_class for node in nodes if node.answer_class is not None)
     names = {node.answer_class: node.answer for node in reversed(nodes) if node.answer_class is not None}
     tally = Text("votes  ", style="bold")
     for answer_class, count in votes.most_common(5):
-        tally.append(f"{names[answer_class]} ", style="green").append(f"×{count}   ", style="dim")
+        name = " ".join(plain(names[answer_class] or "").split())
+        tally.append(f"{name} ", style="green").append(f"×{count}   ", style="dim")
     rate = usage.policy_tokens / seconds if seconds else 0.0
     ledger = Text(
         f"{usage.policy_tokens:,} tokens   {rate:.0f} tokens/s   {usage.forwards:,} forwards   "

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import sys
 from typing import Annotated
 
 import typer
@@ -36,3 +38,6 @@ def _main(
     ] = False,
 ) -> None:
     """Better answers from a language model for the compute you can spend."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # what a terminal cannot show is shown escaped
+            stream.reconfigure(errors="backslashreplace")

@@ -70,15 +70,17 @@ def solve(
     """
     text = read_problem(problem, file)
     from reason.api import Solver
+    from reason.search.driver import check_budget
     from reason.search.strategies import make_strategy, parse_fields
 
     fields = parse_fields(strategy, setting or [])
     make_strategy(strategy, **fields)  # before the model is loaded
     budget = Budget(policy_tokens=max_policy_tokens, seconds=max_seconds, kv_tokens=max_kv_tokens, calls=max_calls)
+    check_budget(budget)
     with Solver(model, device=device, dtype=dtype, quantize=quantize, kv_tokens=kv_tokens, threads=threads) as solver:
         solution = asyncio.run(_solve(solver, text, strategy, budget, seed, fields, live=live and not as_json))
     if as_json:
-        typer.echo(json.dumps(solution.as_dict(), ensure_ascii=False))
+        typer.echo(json.dumps(solution.as_dict(), ensure_ascii=getattr(sys.stdout, "encoding", "") != "utf-8"))
     else:
         print_solution(solution)
 
@@ -96,16 +98,18 @@ def read_problem(problem: str | None, file: Path | None) -> str:
             with file.open("rb") as stream:
                 data = stream.read(_MAX_PROBLEM_BYTES + 1)
         elif problem == "-":
-            data = sys.stdin.buffer.read(_MAX_PROBLEM_BYTES + 1)
+            stdin = getattr(sys.stdin, "buffer", None)  # there is none when the process was started without
+            data = stdin.read(_MAX_PROBLEM_BYTES + 1) if stdin is not None else b""
         else:
             data = (problem or "").encode("utf-8", "surrogateescape")
-        text = data.decode("utf-8")
     except OSError as error:
-        raise UsageError(f"cannot read {file}: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise UsageError(f"{file or 'the problem'} is not UTF-8 text") from None
+        raise UsageError(f"cannot read {file or 'standard input'}: {error.strerror}") from None
     if len(data) > _MAX_PROBLEM_BYTES:
         raise UsageError(f"the problem is longer than {_MAX_PROBLEM_BYTES >> 20} MiB")
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError:
+        raise UsageError(f"{file or 'the problem'} is not UTF-8 text") from None
     if not text.strip():
         raise UsageError("the problem is empty; give some text")
     return text
@@ -143,14 +147,18 @@ def print_solution(solution: Solution) -> None:
     from rich.table import Table
     from rich.text import Text
 
+    from reason.cli.live import plain
+
     console = Console()
     if solution.text:
-        console.print(Panel(Text(solution.text.strip()), title="reasoning", title_align="left", border_style="dim"))
+        console.print(
+            Panel(Text(plain(solution.text).strip()), title="reasoning", title_align="left", border_style="dim")
+        )
     answer = Text("answer  ", style="bold")
     if solution.answer is None:
         answer.append("none found", style="yellow")
     else:
-        answer.append(solution.answer, style="bold green")
+        answer.append(plain(solution.answer), style="bold green")
         answer.append(f"  ({solution.confidence:.0%} of the votes)", style="dim")
     console.print(answer)
     if solution.stopped_by != "done":

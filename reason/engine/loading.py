@@ -14,6 +14,7 @@ from reason.errors import OutOfKV, UsageError
 from reason.models.load import load_model, load_tokenizer
 from reason.runtime.kv_pool import KVPool
 from reason.runtime.linear import can_pack
+from reason.runtime.native import native_kernels
 from reason.runtime.runner import ModelRunner, kv_shape
 
 if TYPE_CHECKING:
@@ -57,6 +58,8 @@ def load_runner(
         raise UsageError(f"kv_tokens must be at least 16, got {kv_tokens}")
     if where.type == "cpu":
         torch.set_num_threads(threads or watch.free_cores())
+        if (kernels := native_kernels()) is not None:
+            kernels.set_threads(torch.get_num_threads())
     num_slots = (kv_tokens or _default_kv_tokens(model, where)) + 1  # one slot is scratch
     return ModelRunner(model, num_slots=num_slots, quantize=quantize), codec
 

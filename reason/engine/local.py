@@ -7,6 +7,7 @@ by a locked inbox, what it answers by ``call_soon_threadsafe``.
 from __future__ import annotations
 
 import asyncio
+import queue
 import threading
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -42,15 +43,24 @@ class LocalEngine:
     def __init__(
         self, runner: ModelRunner, codec: HubCodec, *, name: str, max_running: int = 256, max_rows: int = 512
     ) -> None:
-        self._loop = EngineLoop(runner, codec, max_running=max_running, max_rows=max_rows)
+        self._start(lambda: EngineLoop(runner, codec, max_running=max_running, max_rows=max_rows), name)
+
+    def _start(self, make: Callable[[], EngineLoop], name: str) -> None:
+        """Starts the thread and waits until it has made the loop; raises what the making raised."""
         self._name = name
-        self._codec = codec
         self._inbox: deque[Callable[[], object]] = deque()
         self._wake = threading.Condition()
         self._closing = False
         self._broken: Exception | None = None
-        self._thread = threading.Thread(target=self._run, name=f"reason-engine-{name}", daemon=True)
+        self._loop: EngineLoop  # set by the thread
+        made: queue.SimpleQueue[EngineLoop | BaseException] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, args=(make, made), name=f"reason-engine-{name}", daemon=True)
         self._thread.start()
+        outcome = made.get()
+        if isinstance(outcome, BaseException):
+            self._closing = True
+            raise outcome
+        self._codec = outcome.codec
 
     @classmethod
     def load(
@@ -75,14 +85,19 @@ class LocalEngine:
                 "float16".
             kv_tokens: size of the KV pool; by default what fits a quarter of the free memory, at most 131072.
             quantize: None, "int8" or "int4": weights in torch's own packed kernels (CPU).
-            threads: CPU threads; by default the cores this process may use.
+            threads: CPU threads; by default the cores this process may use and others leave free.
         """
         from reason.engine.loading import load_runner
 
-        runner, codec = load_runner(
-            FilePath(folder), device=device, dtype=dtype, kv_tokens=kv_tokens, quantize=quantize, threads=threads
-        )
-        return cls(runner, codec, name=name or FilePath(folder).name, max_running=max_running, max_rows=max_rows)
+        def make() -> EngineLoop:
+            runner, codec = load_runner(
+                FilePath(folder), device=device, dtype=dtype, kv_tokens=kv_tokens, quantize=quantize, threads=threads
+            )
+            return EngineLoop(runner, codec, max_running=max_running, max_rows=max_rows)
+
+        engine = cls.__new__(cls)
+        engine._start(make, name or FilePath(folder).name)
+        return engine
 
     # -- the Engine protocol ---------------------------------------------------------------------------------------
 
@@ -218,7 +233,18 @@ class LocalEngine:
             raise errors[0]
         return results[0]
 
-    def _run(self) -> None:
+    def _run(self, make: Callable[[], EngineLoop], made: queue.SimpleQueue[EngineLoop | BaseException]) -> None:
+        """The engine's thread. It loads the model too: OpenMP keeps a pool for every thread that ever computed, and
+        with more pool threads than cores it stops spinning between kernels, which cost a quarter of the speed."""
+        try:
+            self._loop = make()
+        except BaseException as error:
+            made.put(error)
+            return
+        made.put(self._loop)
+        self._serve()
+
+    def _serve(self) -> None:
         try:
             while True:
                 with self._wake:

@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 
 from reason.errors import UnsupportedModel
-from reason.runtime.attention.plan import Row, RowBatch, plan_rows
+from reason.runtime.attention.plan import MIN_SAVED_TOKENS, NATIVE_MIN_SAVED_TOKENS, Row, RowBatch, plan_rows
 from reason.runtime.backbone import make_backbone
 from reason.runtime.forest import Branch, KVForest, Node
 from reason.runtime.kv_pool import KVPool
+from reason.runtime.native import kernels_for
 from reason.runtime.quantized import linear_maker
 
 if TYPE_CHECKING:
@@ -154,6 +155,8 @@ class ModelRunner:
         with torch.inference_mode():
             make_linear = linear_maker(quantize, model.dtype, model.device)
             self.backbone = make_backbone(model, self.max_positions, make_linear)
+        native = kernels_for(self.dtype, self.device) is not None
+        self._min_saved_tokens = NATIVE_MIN_SAVED_TOKENS if native else MIN_SAVED_TOKENS
         self.forwards = 0
 
     def forward(self, branches: Iterable[Branch]) -> Forward:
@@ -166,7 +169,7 @@ class ModelRunner:
     @torch.inference_mode()
     def forward_rows(self, rows: Sequence[Row]) -> Forward:
         """One packed forward; the rows' nodes count as computed up to them afterwards."""
-        batch = plan_rows(rows, self.device)
+        batch = plan_rows(rows, self.device, self._min_saved_tokens)
         hidden = self.backbone.hidden(batch, self.kv)
         self.forwards += 1
         for node, index in batch.rows:

@@ -19,7 +19,7 @@ from reason.tasks.equivalence import equivalent
 from reason.tasks.prompts import math_messages
 from reason.types import Budget, Completion, Engine, Problem, Request, Solution, StoppedBy
 
-__all__ = ["MIN_TOKENS", "Run"]
+__all__ = ["MIN_TOKENS", "Run", "check_budget"]
 
 MIN_TOKENS = 16
 """An expansion that could not have at least so many tokens is not started."""
@@ -46,7 +46,7 @@ class Run:
         owner: str,
         on_change: Callable[[Run], None] | None = None,
     ) -> None:
-        _check_budget(budget)
+        check_budget(budget)
         self.engine = engine
         self.tree = Tree(problem)
         self.owner = owner
@@ -103,7 +103,7 @@ class Run:
 
     def _prompt(self) -> tuple[int, ...]:
         content = self.tree.problem.content
-        if isinstance(content, str) and not content.strip():
+        if not content or (isinstance(content, str) and not content.strip()):
             return ()
         messages = math_messages(content) if isinstance(content, str) else content
         return self.engine.codec.encode_chat(messages)
@@ -139,8 +139,9 @@ class Run:
                 self._exhausted("policy_tokens")
                 return None
         if budget.kv_tokens is not None:
-            held = len(self.tree[ROOT].context) + pending
-            tokens = min(tokens, budget.kv_tokens - held)
+            root = len(self.tree[ROOT].context)  # every other path is counted as if it shared no more than this
+            held = root + pending + sum(len(self.tree[node].context) - root for node in self._reserved)
+            tokens = min(tokens, budget.kv_tokens - held - (len(self.tree[expand.node].context) - root))
             if tokens < min(MIN_TOKENS, expand.max_tokens):
                 self._exhausted("kv_tokens")
                 return None
@@ -222,7 +223,8 @@ class Run:
         )
 
 
-def _check_budget(budget: Budget) -> None:
+def check_budget(budget: Budget) -> None:
+    """Raises UsageError if a limit is not more than 0."""
     for name in ("policy_tokens", "seconds", "kv_tokens", "calls"):
         value = getattr(budget, name)
         if value is not None and not value > 0:

@@ -237,6 +237,25 @@ def test_an_event_loop_that_ends_leaves_the_engine_alive(
     asyncio.run(go_on())
 
 
+def test_an_event_loop_that_is_gone_is_not_waited_for(
+    make_engine: MakeEngine, prompts: MakePrompts, finish: Finish, greedy: Callable[..., Path]
+) -> None:
+    engine = make_engine()
+    (prompt,) = prompts(1)
+    loop = asyncio.new_event_loop()
+    stream = engine.generate([plain(prompt, 60), plain(prompt, 2), plain(prompt, 50)])
+    loop.run_until_complete(cast(Any, anext(stream)))
+    loop.close()
+    while not engine._loop.idle:
+        engine.stats()
+
+    async def go_on() -> None:
+        (completion,) = await finish(engine, [plain(prompt, 5)])
+        assert completion.token_ids == greedy(prompt, 5)
+
+    asyncio.run(go_on())
+
+
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 async def test_a_bug_in_the_loop_reaches_everybody(
     make_engine: MakeEngine, prompts: MakePrompts, finish: Finish, monkeypatch: pytest.MonkeyPatch

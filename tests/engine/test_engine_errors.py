@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
+from reason.engine.codec import StopMatcher
 from reason.errors import OutOfKV, UsageError
 from reason.types import Path, Request, Sampling
 
@@ -114,6 +116,26 @@ async def test_an_error_while_many_are_preempted(
     assert engine.stats().preemptions > 0
 
 
+async def test_a_stop_string_that_cannot_be_followed(
+    make_engine: MakeEngine,
+    prompts: MakePrompts,
+    finish: Finish,
+    greedy: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Streaming decoders of some tokenizers refuse some sequences."""
+
+    def refusing(self: StopMatcher, token: int) -> str | None:
+        raise ValueError("invalid prefix")
+
+    monkeypatch.setattr(StopMatcher, "push", refusing)
+    engine = make_engine()
+    plain = Request(prefix=prompts(1)[0], sampling=GREEDY, max_tokens=5, ignore_eos=True)
+    failed, done = await finish(engine, [replace(plain, stop=("x",)), plain])
+    assert isinstance(failed.error, ValueError)
+    assert done.token_ids == greedy(plain.prefix, 5)
+
+
 async def test_a_forward_that_fails_ends_what_was_in_it(
     make_engine: MakeEngine,
     prompts: MakePrompts,
@@ -130,8 +152,11 @@ async def test_a_forward_that_fails_ends_what_was_in_it(
 
     monkeypatch.setattr(runner, "forward_rows", broken)
     requests = [Request(prefix=path, sampling=GREEDY, max_tokens=5, ignore_eos=True) for path in prompts(3)]
+    scoring = asyncio.ensure_future(engine.score([requests[0].prefix], 2))
     failed = await finish(engine, requests)
     assert [str(c.error) for c in failed] == ["out of memory"] * 3
+    scored = await asyncio.gather(scoring, return_exceptions=True)
+    assert isinstance(scored[0], RuntimeError | list)  # it was in that forward, or came after it
     assert [c.token_ids for c in await finish(engine, requests)] == [greedy(r.prefix, 5) for r in requests]
 
 

@@ -90,7 +90,7 @@ class ForestMachine(RuleBasedStateMachine):
         self.forest = KVForest(num_slots)
         self.vocab = vocab
 
-    # -- the model ----------------------------------------------------------------------------------------------------
+    # -- the model --------------------------------------------------------------------------------------------------
 
     def held(self) -> set[Prefix]:
         return {prefix for cursor in self.cursors for prefix in cursor.prefixes()}
@@ -132,7 +132,11 @@ class ForestMachine(RuleBasedStateMachine):
         room = self.forest.pool.capacity - len(held)
         if raised:
             assert needed > room - len(self.loose(held)), "PoolExhausted although the tokens fit"
-            assert observe(self.forest) == self.model, "PoolExhausted changed the forest"
+            now = observe(self.forest)
+            gone = self.model.keys() - now.keys()
+            assert now.items() <= self.model.items(), "PoolExhausted changed the forest"
+            assert not any(p in held or self.model[p].computed for p in gone), "PoolExhausted dropped useful KV"
+            self.model = now
         else:
             assert needed <= room
 
@@ -159,7 +163,7 @@ class ForestMachine(RuleBasedStateMachine):
         choice = [cursor for cursor in self.cursors if drafts or not cursor.draft]
         return choice[index % len(choice)]
 
-    # -- rules --------------------------------------------------------------------------------------------------------
+    # -- rules ------------------------------------------------------------------------------------------------------
 
     @rule(path=paths, owner=owners, namespace=namespaces)
     def open(self, path: list[int], owner: str, namespace: Hashable) -> None:
@@ -302,7 +306,7 @@ class ForestMachine(RuleBasedStateMachine):
         assert self.forest.match(spelled, namespace, pending=True) == (*held, False).index(False)
         assert self.forest.match(spelled, namespace) == (*usable, False).index(False)
 
-    # -- always -------------------------------------------------------------------------------------------------------
+    # -- always -----------------------------------------------------------------------------------------------------
 
     @invariant()
     def is_sound(self) -> None:

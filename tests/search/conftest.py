@@ -63,7 +63,7 @@ def make_run() -> MakeRun:
 
     def make(engine: Engine, strategy: Strategy, **options: Any) -> Run:
         problem = options.pop("problem", Problem(content="What?", equivalent=same_text))
-        settings = {"strategy_name": "test", "budget": Budget(), "seed": 0, "owner": "run"} | options
+        settings: dict[str, Any] = {"strategy_name": "test", "budget": Budget(), "seed": 0, "owner": "run", **options}
         return Run(engine, problem, strategy, **settings)
 
     return make

@@ -10,7 +10,8 @@ Two kinds of work come out of it:
 - the ``PrivateBatch``: for each remaining row, the KV that no group covers, gathered and padded to one batch.
 
 A run becomes a group when reading it once saves enough over copying it for each row; below that, one more group
-costs more calls than it saves reads (``MIN_SAVED_TOKENS``, measured by ``benchmarks/attention_grouping.py``).
+costs more calls than it saves reads (``MIN_SAVED_TOKENS`` and its native twin, measured by
+``benchmarks/attention_grouping.py``).
 """
 
 from __future__ import annotations
@@ -26,10 +27,22 @@ import torch
 from reason.runtime.forest import Branch, Node
 from reason.runtime.slots import SCRATCH_SLOT
 
-__all__ = ["MIN_SAVED_TOKENS", "AttentionPlan", "Group", "Mask", "PrivateBatch", "Row", "RowBatch", "plan_rows"]
+__all__ = [
+    "MIN_SAVED_TOKENS",
+    "NATIVE_MIN_SAVED_TOKENS",
+    "AttentionPlan",
+    "Group",
+    "Mask",
+    "PrivateBatch",
+    "Row",
+    "RowBatch",
+    "plan_rows",
+]
 
 MIN_SAVED_TOKENS = 2560
 """A run shared by R rows becomes a group of its own when (R - 1) * tokens reaches this."""
+NATIVE_MIN_SAVED_TOKENS = 10_000
+"""The same where the compiled kernels read private KV in place."""
 
 _MASKED = -1e30  # finite: a row whose every key in one group is masked keeps a weight of exp(-1e30) = 0, never NaN
 

@@ -13,6 +13,8 @@
 
 namespace {
 
+int threads = 1;
+
 using bf16 = uint16_t;
 
 constexpr int kTileRows = 16;
@@ -185,12 +187,14 @@ int reason_native_init() {
   return syscall(SYS_arch_prctl, kRequest, kTileData) == 0;
 }
 
+void reason_native_threads(int count) { threads = count; }
+
 // out [rows, outputs] (kGate: [rows, outputs / 2]) = epilogue(x [rows, inputs] w^T + bias).
 void reason_linear(const bf16* x, const bf16* w, const bf16* bias, const bf16* other, bf16* out, int64_t rows,
                    int64_t outputs, int64_t inputs, int epilogue) {
   const int64_t strips = outputs / kStrip, steps = inputs / 32;
   const int64_t width = epilogue == kGate ? outputs / 2 : outputs;
-#pragma omp parallel
+#pragma omp parallel num_threads(threads)
   {
     alignas(64) float c[kBlockRows * kStrip];
     int64_t configured = -1;
@@ -269,7 +273,7 @@ void reason_attend(const bf16* query, const int64_t* rows, const bf16* keys, con
                    const int64_t* lengths, bf16* out, float* lse, int64_t batch, int64_t width, int64_t heads,
                    int64_t kv_heads, int64_t dim, float scale) {
   const int64_t groups = heads / kv_heads, stride = kv_heads * dim;
-#pragma omp parallel
+#pragma omp parallel num_threads(threads)
   {
     alignas(64) bf16 pairs[256 * 16];
     alignas(64) bf16 block[16 * 256];

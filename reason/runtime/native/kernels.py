@@ -30,8 +30,14 @@ class Kernels:
         self._rotate.argtypes = [_POINTER] * 8 + [_LONG] * 4
         self._attend = library.reason_attend
         self._attend.argtypes = [_POINTER] * 8 + [_LONG] * 5 + [_FLOAT]
-        for function in (self._attend, self._linear, self._rms_norm, self._rotate):
+        self._threads = library.reason_native_threads
+        self._threads.argtypes = [_INT]
+        for function in (self._threads, self._attend, self._linear, self._rms_norm, self._rotate):
             function.restype = None
+
+    def set_threads(self, count: int) -> None:
+        """How many threads every kernel uses from now on."""
+        self._threads(count)
 
     @staticmethod
     def fits(out_features: int, in_features: int) -> bool:

@@ -1,0 +1,127 @@
+"""Linear layers, in every implementation that this machine has, against the product in float64."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from reason.errors import UsageError
+from reason.runtime import linear
+from reason.runtime.linear import GatedLinear, Linear, can_pack
+from reason.runtime.native import kernels_for
+from reason.runtime.quantized import Int4Linear, Int8Linear, linear_maker
+
+CPU = torch.device("cpu")
+SHAPES = [(64, 96), (96, 64), (48, 40), (33, 7)]  # the last two suit no tile
+
+
+@pytest.fixture(params=["native", "onednn", "plain"])
+def _implementation(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if request.param == "native" and kernels_for(torch.bfloat16, CPU) is None:
+        pytest.skip("no compiled kernels on this machine")
+    if request.param == "onednn" and not can_pack(torch.bfloat16, CPU):
+        pytest.skip("oneDNN has no bf16 kernels here")
+    if request.param != "native":
+        monkeypatch.setattr(linear, "kernels_for", lambda dtype, device: None)
+    if request.param == "plain":
+        monkeypatch.setattr(linear, "can_pack", lambda dtype, device: False)
+
+
+def random(*shape: int, seed: int = 0, dtype: torch.dtype = torch.bfloat16) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(dtype)
+
+
+def assert_rounded(got: torch.Tensor, exact: torch.Tensor) -> None:
+    """Equal up to one rounding to bf16 of the result, and of what went before it."""
+    assert got.dtype == torch.bfloat16
+    torch.testing.assert_close(got.double(), exact, atol=0.1, rtol=0.012)
+
+
+@pytest.mark.usefixtures("_implementation")
+@pytest.mark.parametrize("rows", [1, 2, 16, 17, 33])
+@pytest.mark.parametrize("biased", [False, True])
+@pytest.mark.parametrize(("outputs", "inputs"), SHAPES)
+def test_linear_and_its_residual(outputs: int, inputs: int, biased: bool, rows: int) -> None:
+    weight, x, other = random(outputs, inputs), random(rows, inputs, seed=1), random(rows, outputs, seed=2)
+    bias = random(outputs, seed=3) if biased else None
+    layer = Linear(weight.clone(), bias)
+    exact = F.linear(x.double(), weight.double(), None if bias is None else bias.double())
+    assert_rounded(layer(x), exact)
+    assert_rounded(layer.plus(x, other), exact + other.double())
+
+
+@pytest.mark.usefixtures("_implementation")
+@pytest.mark.parametrize("rows", [1, 17])
+@pytest.mark.parametrize(("outputs", "inputs"), SHAPES)
+def test_gated_linear(outputs: int, inputs: int, rows: int) -> None:
+    gate, up, x = random(outputs, inputs), random(outputs, inputs, seed=1), random(rows, inputs, seed=2) * 0.3
+    exact = F.silu(x.double() @ gate.double().T) * (x.double() @ up.double().T)
+    got = GatedLinear(gate.clone(), up.clone())(x)
+    assert got.shape == (rows, outputs)
+    assert_rounded(got, exact)
+
+
+def test_float32_is_not_rounded() -> None:
+    weight, x = random(48, 40, dtype=torch.float32), random(5, 40, seed=1, dtype=torch.float32)
+    torch.testing.assert_close(Linear(weight)(x).double(), x.double() @ weight.double().T, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("rows", [1, 5, 32])
+@pytest.mark.parametrize("biased", [False, True])
+@pytest.mark.parametrize(("kind", "levels"), [("int8", 254), ("int4", 15)])
+def test_quantised_products_are_within_half_a_step(kind: str, levels: int, biased: bool, rows: int) -> None:
+    """Each weight is off by at most half a quantisation step (and the rounding of step and zero to bf16)."""
+    weight, x = random(64, 96), random(rows, 96, seed=1)
+    weight[3] *= 20  # an outlier row must not spoil the others
+    bias = random(64, seed=2) if biased else None
+    layer = linear_maker(kind, torch.bfloat16, CPU)(weight.clone(), bias)
+    exact = F.linear(x.double(), weight.double(), None if bias is None else bias.double())
+    groups = weight.double() if kind == "int8" else weight.double().view(64, 3, 32)
+    if kind == "int8":
+        step = 2 * groups.abs().amax(dim=-1, keepdim=True) / levels
+    else:
+        step = ((groups.amax(-1) - groups.amin(-1)) / levels).repeat_interleave(32, dim=1)
+    rounding = 2**-8 * weight.double().abs().amax(dim=1, keepdim=True)
+    bound = F.linear(x.double().abs(), (step / 2 + rounding).expand(64, 96)) + 0.01 * exact.abs() + 0.05
+    error = (layer(x).double() - exact).abs()
+    assert bool((error <= bound).all())
+    assert float(error.max()) > 0
+    other = random(rows, 64, seed=3)
+    torch.testing.assert_close(layer.plus(x, other), layer(x) + other)
+
+
+def test_weights_that_int8_holds_exactly_are_multiplied_exactly() -> None:
+    codes = torch.randint(-127, 128, (32, 64), generator=torch.Generator().manual_seed(0))
+    codes[:, 0] = 127
+    weight, x = (codes * 2.0**-6).to(torch.bfloat16), random(4, 64, seed=1)
+    assert_rounded(Int8Linear(weight)(x), x.double() @ weight.double().T)
+
+
+def test_constant_weights_survive() -> None:
+    """A row or group without spread has no step to divide by."""
+    x = random(4, 64, seed=1)
+    for value in (0.0, 0.5):
+        weight = torch.full((16, 64), value, dtype=torch.bfloat16)
+        for layer in (Int8Linear(weight), Int4Linear(weight)):
+            assert_rounded(layer(x), x.double() @ weight.double().T)
+
+
+@pytest.mark.parametrize(
+    ("kind", "outputs", "inputs"), [("int8", 32, 20), ("int8", 32, 24), ("int4", 32, 48), ("int4", 40, 64)]
+)
+def test_shapes_without_a_kernel_are_refused(kind: str, outputs: int, inputs: int) -> None:
+    """When the layer is made: torch's int8 kernel reads beyond such weights, and may crash, when it is called."""
+    with pytest.raises(UsageError, match="multiple"):
+        linear_maker(kind, torch.bfloat16, CPU)(random(outputs, inputs), None)
+
+
+def test_what_can_be_quantised() -> None:
+    assert linear_maker(None, torch.float32, CPU) is Linear
+    assert linear_maker("int8", torch.bfloat16, CPU) is Int8Linear
+    with pytest.raises(UsageError, match="int8 or int4"):
+        linear_maker("fp8", torch.bfloat16, CPU)
+    with pytest.raises(UsageError, match="bfloat16 on a CPU"):
+        linear_maker("int4", torch.float32, CPU)
+    with pytest.raises(UsageError, match="bfloat16 on a CPU"):
+        linear_maker("int8", torch.bfloat16, torch.device("cuda"))

@@ -1,0 +1,245 @@
+"""solve, asolve and Solver, over scripted engines."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from reason import Budget, Problem, Solution, Solver, api, asolve, solve
+from reason.engine.scripted import ScriptedEngine
+from reason.errors import ModelNotFound, UnknownName, UsageError
+from reason.search.driver import Run
+from reason.search.strategies.best_of_n import BestOfN
+from reason.types import Message
+
+Load = Callable[..., ScriptedEngine]
+
+
+def box(answer: object) -> str:
+    return f"so \\boxed{{{answer}}}"
+
+
+def repeat(prefix: str) -> list[str]:
+    """Answers every problem with its own number: "problem 7" gives 7."""
+    return [box(prefix.partition("problem ")[2].split()[0])]
+
+
+@pytest.fixture
+def engine() -> ScriptedEngine:
+    return ScriptedEngine([box(4), box(4), box(5)])
+
+
+@pytest.fixture
+def loaded(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[str | None, dict[str, Any], ScriptedEngine]]]:
+    """What was loaded by name: nothing is, really."""
+    calls: list[tuple[str | None, dict[str, Any], ScriptedEngine]] = []
+
+    def load(model: str | None, **options: Any) -> ScriptedEngine:
+        if model == "missing":
+            raise ModelNotFound("missing is not here")
+        calls.append((model, options, ScriptedEngine([box(len(calls) + 1)])))
+        return calls[-1][2]
+
+    monkeypatch.setattr(api, "_load", load)
+    warm = api._Warm()
+    monkeypatch.setattr(api, "_warm", warm)
+    yield calls
+    warm.close()
+
+
+def is_closed(engine: ScriptedEngine) -> bool:
+    return engine._closed
+
+
+# -- problems ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "problem",
+    [
+        "What is 2 + 2?",
+        Problem(content="What is 2 + 2?"),
+        [Message(role="user", content="What is 2 + 2?")],
+        (Message(role="system", content="Be brief."), Message(role="user", content="2 + 2?")),
+        Problem(content=(Message(role="user", content="What is 2 + 2?"),), id="mine"),
+    ],
+)
+def test_problems_of_every_kind(engine: ScriptedEngine, problem: Any) -> None:
+    solution = solve(problem, model=engine, num_samples=3)
+    assert (solution.answer, solution.stopped_by) == ("4", "done")
+    assert solution.confidence == pytest.approx(2 / 3)
+    assert (solution.strategy, solution.model) == ("best-of-n", "scripted")
+    assert solution.problem == (problem.id if isinstance(problem, Problem) else "problem")
+
+
+@pytest.mark.parametrize(
+    "problem",
+    [
+        "",
+        "  \n",
+        Problem(content=""),
+        [],
+        (),
+        [{"role": "user"}],
+        ["text"],
+        [None],
+        None,
+        17,
+        b"bytes",
+        {"role": "user"},
+    ],
+)
+def test_what_is_no_problem(engine: ScriptedEngine, problem: Any) -> None:
+    with pytest.raises(UsageError, match="problem") as raised:
+        solve(problem, model=engine)
+    assert raised.value.__context__ is None  # no "during handling of the above" in the traceback
+    assert engine.usage("problem#0").calls == 0
+
+
+def test_mistakes_are_found_before_a_model_is_loaded(loaded: list[Any]) -> None:
+    with pytest.raises(UnknownName, match="unknown strategy 'beem'"):
+        solve("problem 1", strategy="beem")
+    with pytest.raises(UnknownName, match=r"unknown field of best-of-n 'width'. Known: .*num_samples"):
+        solve("problem 1", width=3)
+    with pytest.raises(UsageError, match="num_samples must be at least 1"):
+        solve("problem 1", num_samples=0)
+    with pytest.raises(UsageError, match="give fields with a strategy's name"):
+        solve("problem 1", strategy=BestOfN(), num_samples=2)
+    with pytest.raises(UsageError, match="the problem is empty"):
+        solve(" ")
+    with pytest.raises(UsageError, match="budget calls must be more than 0"):
+        solve("problem 1", budget=Budget(calls=0))
+    assert loaded == []
+
+
+# -- solve and asolve ----------------------------------------------------------------------------------------------
+
+
+def test_strategies_by_name_and_as_objects(engine: ScriptedEngine) -> None:
+    assert solve("problem 1", strategy="best-of-n", model=engine, num_samples=1).strategy == "best-of-n"
+    solution = solve("problem 1", strategy=BestOfN(num_samples=5), model=engine)
+    assert (solution.strategy, solution.usage.calls) == ("BestOfN", 5)
+
+
+def test_budgets(engine: ScriptedEngine) -> None:
+    solution = solve("problem 1", model=engine, budget=Budget(calls=2), num_samples=8)
+    assert (solution.stopped_by, solution.usage.calls) == ("calls", 2)
+
+
+async def test_solve_inside_a_running_event_loop(engine: ScriptedEngine) -> None:
+    assert solve("problem 1", model=engine, num_samples=3).answer == "4"
+    with pytest.raises(UsageError):
+        solve("", model=engine)
+    assert (await asolve("problem 1", model=engine, num_samples=3)).answer == "4"
+
+
+async def test_many_at_once() -> None:
+    engine = ScriptedEngine(repeat, delay=0.001)
+    solutions = await asyncio.gather(*(asolve(f"problem {i} ?", model=engine, num_samples=3) for i in range(10)))
+    assert [s.answer for s in solutions] == [str(i) for i in range(10)]
+    assert [s.usage.calls for s in solutions] == [3] * 10
+
+
+async def test_cancelling_asolve() -> None:
+    engine = ScriptedEngine(["x" * 1000], delay=0.01)
+    work = asyncio.ensure_future(asolve("problem 1", model=engine))
+    await asyncio.sleep(0.05)
+    work.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await work
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+def test_an_engine_of_the_callers_stays_open(engine: ScriptedEngine) -> None:
+    solve("problem 1", model=engine)
+    assert not is_closed(engine)
+    with Solver(engine=engine) as solver:
+        solver.solve("problem 1")
+    assert not is_closed(engine)
+
+
+def test_the_last_model_stays_loaded(loaded: list[Any]) -> None:
+    assert solve("problem 1").answer == "1"
+    assert solve("problem 2", num_samples=2).answer == "1"
+    assert [model for model, _, _ in loaded] == [None]
+    assert solve("problem 1", model="other").answer == "2"
+    assert [model for model, _, _ in loaded] == [None, "other"]
+    assert [is_closed(engine) for _, _, engine in loaded] == [True, False]
+    with pytest.raises(ModelNotFound):
+        solve("problem 1", model="missing")
+    assert solve("problem 1", model="other").answer in ("2", "3")
+    api._warm.close()
+    api._warm.close()
+    assert all(is_closed(engine) for _, _, engine in loaded)
+
+
+def test_threads_load_one_model_once(loaded: list[Any]) -> None:
+    answers: list[Solution] = []
+    threads = [threading.Thread(target=lambda: answers.append(solve("problem 1", num_samples=2))) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert [s.answer for s in answers] == ["1"] * 4
+    assert len(loaded) == 1
+
+
+# -- Solver --------------------------------------------------------------------------------------------------------
+
+
+def test_a_solver_owns_what_it_loads(loaded: list[Any]) -> None:
+    with Solver("mine", device="cpu", dtype="float32", kv_tokens=99, quantize="int8", threads=1) as solver:
+        assert solver.solve("problem 1").answer == "1"
+    ((model, options, engine),) = loaded
+    assert model == "mine"
+    assert options == {"device": "cpu", "dtype": "float32", "kv_tokens": 99, "quantize": "int8", "threads": 1}
+    assert is_closed(engine)
+    solver.close()
+
+
+def test_a_model_or_an_engine(engine: ScriptedEngine) -> None:
+    with pytest.raises(UsageError, match="give a model or an engine, not both"):
+        Solver("mine", engine=engine)
+
+
+def test_solve_all() -> None:
+    with Solver(engine=ScriptedEngine(repeat)) as solver:
+        problems: list[api.ProblemLike] = ["problem 3 ?", Problem(content="problem 1 ?", id="b")]
+        problems.append([Message(role="user", content="problem 2 ?")])
+        solutions = solver.solve_all(problems, num_samples=4, budget=Budget(calls=3))
+        assert [s.answer for s in solutions] == ["3", "1", "2"]
+        assert [s.usage.calls for s in solutions] == [3, 3, 3]  # the budget is each problem's
+        assert [s.problem for s in solutions] == ["problem", "b", "problem"]
+        assert solver.solve_all([]) == []
+        with pytest.raises(UsageError):
+            solver.solve_all(["problem 1", ""])
+
+
+async def test_solve_all_inside_a_running_event_loop() -> None:
+    with Solver(engine=ScriptedEngine(repeat)) as solver:
+        assert [s.answer for s in solver.solve_all(["problem 1 ?", "problem 2 ?"])] == ["1", "2"]
+
+
+async def test_a_run_can_be_watched_and_interrupted() -> None:
+    seen: list[int] = []
+
+    def stop_at_once(run: Run) -> None:
+        seen.append(len(run.tree))
+        run.interrupt()
+
+    solver = Solver(engine=ScriptedEngine([box(1), "x" * 500], delay=0.002))
+    run = solver.start("problem 1", num_samples=2, on_change=stop_at_once)
+    assert len(run.tree) == 0
+    solution = await asyncio.wait_for(run.solve(), 20)
+    assert (solution.answer, solution.stopped_by) == ("1", "interrupt")
+    assert seen == [3]
+
+
+def test_every_run_has_a_ledger_row_of_its_own(engine: ScriptedEngine) -> None:
+    solver = Solver(engine=engine)
+    first, second = (solver.solve("problem 1", num_samples=2) for _ in range(2))
+    assert first.usage.calls == second.usage.calls == 2
