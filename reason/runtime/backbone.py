@@ -55,7 +55,7 @@ class HubBackbone:
     """transformers' own layers over our attention."""
 
     def __init__(self, model: PreTrainedModel, make_linear: LinearMaker = Linear) -> None:
-        self.model = model
+        self.model = model.eval()  # type: ignore[no-untyped-call]
         self.base, head = _parts(model)
         self.head = Linear(head.weight.data, _data(head.bias))
         self.softcap: float | None = getattr(model.config, "final_logit_softcapping", None)

@@ -207,7 +207,7 @@ class KVForest:
 
     def fork(self, branch: Branch, owner: str | None = None) -> Branch:
         """Another branch at the same place. Costs no KV."""
-        assert not branch.closed, "fork of a closed branch"
+        assert not branch.closed and not branch.draft, "fork of a closed branch or a claim"
         twin = Branch(branch.node, branch.offset, branch.owner if owner is None else owner, draft=False)
         self._attach(twin)
         return twin

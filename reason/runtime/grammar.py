@@ -33,7 +33,7 @@ class Grammar:
 
     def advance(self, token: int) -> None:
         """The path grew by one token."""
-        if not self._matcher.consume_token(token) and not self._matcher.is_stopped():
+        if not self._matcher.consume_token(token) and self._matcher.is_error():
             raise UsageError(f"the grammar does not allow token {token}: {self._matcher.get_error()}")
 
     @property

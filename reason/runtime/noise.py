@@ -42,9 +42,9 @@ def position_state(seeds: npt.ArrayLike, keys: npt.ArrayLike, positions: npt.Arr
 
 
 def uniform(state: U64, tokens: npt.ArrayLike) -> npt.NDArray[np.float64]:
-    """Uniforms strictly inside (0, 1), 53 bits; ``state`` and ``tokens`` broadcast."""
-    bits = _mix(state, _as_u64(tokens)) >> np.uint64(11)
-    return (bits.astype(np.float64) + 0.5) * 2.0**-53
+    """Uniforms strictly inside (0, 1), 52 bits; ``state`` and ``tokens`` broadcast."""
+    bits = _mix(state, _as_u64(tokens)) >> np.uint64(12)  # 52 bits: of 53, adding one half would round the largest to 1
+    return (bits.astype(np.float64) + 0.5) * 2.0**-52
 
 
 def gumbel(state: U64, tokens: npt.ArrayLike) -> npt.NDArray[np.float64]:

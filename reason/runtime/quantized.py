@@ -59,6 +59,8 @@ class Int8Linear(_Tails):
 
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None = None) -> None:
         super().__init__(weight, bias)
+        if self.in_features % 16:  # torch's kernel would read beyond the row
+            raise UsageError(f"int8 needs layer widths that are multiples of 16, this model has {self.in_features}")
         scale = weight.float().abs().amax(dim=1).clamp(min=1e-8) / 127.0
         self.codes = torch.round(weight.float() / scale[:, None]).clamp(-127, 127).to(torch.int8)
         self.scale = scale.to(weight.dtype)
@@ -73,9 +75,10 @@ class Int4Linear(_Tails):
 
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None = None) -> None:
         super().__init__(weight, bias)
-        if self.in_features % _GROUP:
+        if self.in_features % _GROUP or self.out_features % 16:
             raise UsageError(
-                f"int4 needs layer widths that are multiples of {_GROUP}, this model has {self.in_features}"
+                f"int4 needs inputs in multiples of {_GROUP} and outputs in multiples of 16, this model has a layer of "
+                f"{self.in_features} to {self.out_features}"
             )
         groups = weight.float().view(self.out_features, -1, _GROUP)
         low, high = groups.amin(dim=-1), groups.amax(dim=-1)

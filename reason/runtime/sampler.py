@@ -160,6 +160,8 @@ def _draw_full(logits: torch.Tensor, head: _Head, at: I64, noise: F64, state: U6
         row = logits[int(at[m])].double() / temperature
         weights = (row - float(scaled[m, 0])).exp_()
         weights[torch.from_numpy(head.tokens[at[m]]).to(row.device)] = 0.0
+        if not weights.any():  # the tail's mass was a rounding error
+            continue
         winners[m] = _inverse_cdf(weights, float(uniform(state[m : m + 1], TAIL_DRAW)[0]))
     return winners
 
@@ -178,7 +180,8 @@ def _draw_truncated(row: torch.Tensor, head: _Head, at: int, noise: F64, state: 
     Falls back to the whole sorted row where the cut reaches beyond the head."""
     tokens, scaled, log_mass = head.tokens[at], head.scaled[at], float(head.log_mass[at])
     kept = _truncate(scaled, log_mass, sampling)
-    beyond = kept == len(tokens) and len(tokens) < row.shape[0] and not 0 < sampling.top_k <= len(tokens)
+    whole = sampling.top_k > len(tokens) or (kept == len(tokens) and not sampling.top_k)  # mass needs all of the top k
+    beyond = whole and len(tokens) < row.shape[0]
     if beyond:
         ordered = row.double().sort(descending=True, stable=True)
         tokens = ordered.indices.cpu().numpy()

@@ -344,4 +344,4 @@ class ForestMachine(RuleBasedStateMachine):
 
 
 TestForestMachine = ForestMachine.TestCase
-TestForestMachine.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
+TestForestMachine.settings = settings(max_examples=250, stateful_step_count=40, deadline=None)

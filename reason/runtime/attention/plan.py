@@ -80,7 +80,8 @@ class Mask:
         visible = (keys <= rows) & (keys >= 0)
         if window is not None:
             visible &= keys > rows - window
-        return torch.from_numpy(np.where(visible, 0.0, _MASKED).astype(np.float32)).to(device=device, dtype=dtype)
+        hidden = max(_MASKED, torch.finfo(dtype).min)  # float16 would turn _MASKED into -inf
+        return torch.from_numpy(np.where(visible, 0.0, hidden).astype(np.float32)).to(device=device, dtype=dtype)
 
 
 @dataclass(slots=True)
