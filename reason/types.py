@@ -60,7 +60,7 @@ class LogitsProcessor(Protocol):
     same shape. It must be a function of its arguments alone: with speculation it is called once per draft node.
     """
 
-    def __call__(self, tokens: Sequence[int], logits: torch.Tensor) -> torch.Tensor: ...
+    def __call__(self, tokens: Sequence[int], logits: torch.Tensor, /) -> torch.Tensor: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -191,18 +191,18 @@ class KVForest:
         root = self._roots.get(namespace)
         if root is None:
             root = self._roots[namespace] = Node(None, 0, [], np.empty(0, dtype=np.int32), committed=True)
-        branch = Branch(root, 0, owner, draft=False)
+        branch = Branch(root, 0, owner, draft=True)  # commits nothing before everything fits
         self._attach(branch)
-        position = 0
-        try:
-            while position < len(tokens):
-                position += self._walk(branch, tokens, position)
-                if position < len(tokens):
-                    self._add(branch, tokens[position:])
-                    position = len(tokens)
-        except PoolExhausted:
-            self.close(branch)
-            raise
+        walked = self._walk(branch, tokens, 0)
+        branch.draft = False
+        if walked < len(tokens):
+            try:
+                self._add(branch, tokens[walked:])
+            except PoolExhausted:
+                self.close(branch)
+                raise
+        for node, _ in branch.runs():
+            node.committed = True
         return branch
 
     def fork(self, branch: Branch, owner: str | None = None) -> Branch:

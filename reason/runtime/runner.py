@@ -16,7 +16,7 @@ import torch
 
 from reason.errors import UnsupportedModel
 from reason.runtime.attention.plan import MIN_SAVED_TOKENS, NATIVE_MIN_SAVED_TOKENS, Row, RowBatch, plan_rows
-from reason.runtime.backbone import make_backbone
+from reason.runtime.backbone import TESTED, make_backbone
 from reason.runtime.forest import Branch, KVForest, Node
 from reason.runtime.kv_pool import KVPool
 from reason.runtime.native import kernels_for
@@ -152,12 +152,37 @@ class ModelRunner:
         self.max_positions = min(max_positions or int(config.max_position_embeddings), num_slots - 1)
         self.forest = KVForest(num_slots)
         self.kv = KVPool(*kv_shape(config, num_slots), dtype=model.dtype, device=model.device)
-        with torch.inference_mode():
-            make_linear = linear_maker(quantize, model.dtype, model.device)
-            self.backbone = make_backbone(model, self.max_positions, make_linear)
+        tested = config.model_type in TESTED
+        expected = None if tested else _own_logits(model, self.vocab_size)
+        try:
+            with torch.inference_mode():
+                make_linear = linear_maker(quantize, model.dtype, model.device)
+                self.backbone = make_backbone(model, self.max_positions, make_linear)
+        except AttributeError as error:
+            if tested:
+                raise
+            raise UnsupportedModel(f"models of type {config.model_type!r} are built in another way: {error}") from error
         native = kernels_for(self.dtype, self.device) is not None
         self._min_saved_tokens = NATIVE_MIN_SAVED_TOKENS if native else MIN_SAVED_TOKENS
         self.forwards = 0
+        if expected is not None and quantize is None:
+            self._compare(expected)
+
+    def _compare(self, expected: torch.Tensor) -> None:
+        """Refuses a model that computes something beside the layers which this runner does not."""
+        branch = self.forest.open(_probe_tokens(self.vocab_size))
+        try:
+            forward = self.forward([branch])
+            got = forward.row_logits(range(len(expected))).float()
+        finally:
+            self.forest.close(branch)
+            self.forest.clear()
+        tolerance = 1e-3 if self.dtype == torch.float32 else 0.1
+        if float((got - expected).abs().max()) > tolerance * max(1.0, float(expected.abs().max())):
+            raise UnsupportedModel(
+                f"models of type {self.config.model_type!r} compute logits that this runtime does not reproduce; "
+                f"tested types: {', '.join(sorted(TESTED))}"
+            )
 
     def forward(self, branches: Iterable[Branch]) -> Forward:
         """Computes everything pending on the branches' paths, and a row for the last token of each."""
@@ -176,6 +201,18 @@ class ModelRunner:
             if index >= node.computed:
                 self.forest.mark_computed(node, index + 1)
         return Forward(self, batch, hidden)
+
+
+def _probe_tokens(vocab_size: int) -> list[int]:
+    return [(1 + 7919 * i) % vocab_size for i in range(12)]
+
+
+@torch.inference_mode()
+def _own_logits(model: Any, vocab_size: int) -> torch.Tensor:
+    """transformers' logits of a few tokens, [tokens, vocab] float32."""
+    tokens = torch.tensor([_probe_tokens(vocab_size)], device=model.device)
+    logits: torch.Tensor = model.eval()(input_ids=tokens, use_cache=False).logits[0].float()
+    return logits
 
 
 def kv_shape(config: Any, num_slots: int) -> tuple[int, int, int, int]:

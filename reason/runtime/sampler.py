@@ -118,7 +118,8 @@ def _head(logits: torch.Tensor, temperature: float) -> _Head:
 
 
 def _top(logits: torch.Tensor, size: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """The exact top ``size`` of each row, ties by token id: the top tokens lie in the top blocks by block maximum."""
+    """The exact top ``size`` of each row, for the top tokens lie in the top blocks by block maximum. Equal ones are in
+    order of token id; which of several that tie at the end are in is left to ``topk``."""
     rows, vocab = logits.shape
     blocks = -(-vocab // _BLOCK)
     if size >= vocab or blocks <= 2 * size:
@@ -127,8 +128,7 @@ def _top(logits: torch.Tensor, size: int) -> tuple[torch.Tensor, torch.Tensor]:
     maxima = logits[:, :whole].reshape(rows, -1, _BLOCK).amax(dim=-1)
     if whole < vocab:
         maxima = torch.cat([maxima, logits[:, whole:].amax(dim=-1, keepdim=True)], dim=1)
-    # a block tied with the last one chosen could hold an equally likely token of smaller id: take one block more
-    chosen = torch.topk(maxima, min(size + 1, blocks), dim=-1, sorted=False).indices.sort(dim=-1).values
+    chosen = torch.topk(maxima, size, dim=-1, sorted=False).indices.sort(dim=-1).values
     columns = (chosen[:, :, None] * _BLOCK + torch.arange(_BLOCK, device=logits.device)).view(rows, -1)
     values = logits.gather(1, columns.clamp(max=vocab - 1)).masked_fill_(columns >= vocab, -torch.inf)
     return _ordered_top(values, columns, size)

@@ -182,7 +182,6 @@ class ForestMachine(RuleBasedStateMachine):
         try:
             branch = self.forest.open(spelled, owner, namespace)
         except PoolExhausted:
-            self.commit([p for p in wanted if p in self.model and observe(self.forest)[p].committed])
             self.check_exhausted(wanted, raised=True)
             return
         self.check_exhausted(wanted, raised=False)
