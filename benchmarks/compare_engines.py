@@ -4,7 +4,7 @@
         --vllm-python VENV/bin/python --preload libtcmalloc_minimal.so.4:libiomp5.so \\
         --llamacpp-python VENV/bin/python --gguf FILE.gguf --out result.json
 
-Every engine is a warm process; while one is measured the others sleep. Ratios are taken round by round, so that a
+Every engine is a warm process; while one is measured the others are stopped (SIGSTOP). Ratios are taken round by round, so that a
 machine whose speed drifts does not decide them; the table gives their median.
 """
 
@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import statistics
 import subprocess
 import sys
@@ -38,6 +39,7 @@ class Worker:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL if not os.environ.get("BENCH_VERBOSE") else None,
             text=True,
+            start_new_session=True,
             env={**os.environ, **(env or {})},
         )
 
@@ -45,13 +47,22 @@ class Worker:
         return self._read()
 
     def run(self, n: int, tokens: int, prompt: str) -> dict[str, Any]:
+        """Runs one job and stops the process again."""
         assert self._process.stdin is not None
+        os.killpg(self._process.pid, signal.SIGCONT)
         self._process.stdin.write(json.dumps({"n": n, "tokens": tokens, "prompt": prompt}) + "\n")
         self._process.stdin.flush()
-        return self._read()
+        reply = self._read()
+        self.pause()
+        return reply
+
+    def pause(self) -> None:
+        """Stops the process: an idle engine's spinning threads must not slow the one that is measured."""
+        os.killpg(self._process.pid, signal.SIGSTOP)
 
     def close(self) -> None:
         assert self._process.stdin is not None
+        os.killpg(self._process.pid, signal.SIGCONT)
         self._process.stdin.close()
         self._process.wait(timeout=60)
 
@@ -97,6 +108,8 @@ def main() -> None:
     args = parser.parse_args()
     workers = start_workers(args)
     about = {worker.name: worker.about() for worker in workers}
+    for worker in workers:
+        worker.pause()
     rates: dict[str, dict[int, list[float]]] = {worker.name: {n: [] for n in args.n} for worker in workers}
     details: dict[str, dict[int, list[dict[str, Any]]]] = {w.name: {n: [] for n in args.n} for w in workers}
     for worker in workers:  # warm-up, not counted
