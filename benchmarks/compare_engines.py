@@ -4,8 +4,8 @@
         --vllm-python VENV/bin/python --preload libtcmalloc_minimal.so.4:libiomp5.so \\
         --llamacpp-python VENV/bin/python --gguf FILE.gguf --out result.json
 
-Every engine is a warm process; while one is measured the others are stopped (SIGSTOP). Ratios are taken round by round, so that a
-machine whose speed drifts does not decide them; the table gives their median.
+Every engine is a warm process; while one is measured the others are stopped (SIGSTOP). Ratios are taken round by
+round, so that a machine whose speed drifts does not decide them; the table gives their median.
 """
 
 from __future__ import annotations
@@ -42,9 +42,8 @@ class Worker:
             start_new_session=True,
             env={**os.environ, **(env or {})},
         )
-
-    def about(self) -> dict[str, Any]:
-        return self._read()
+        self.about = self._read()  # one after the other: an engine counts the free cores while it loads
+        self.pause()
 
     def run(self, n: int, tokens: int, prompt: str) -> dict[str, Any]:
         """Runs one job and stops the process again."""
@@ -107,9 +106,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     workers = start_workers(args)
-    about = {worker.name: worker.about() for worker in workers}
-    for worker in workers:
-        worker.pause()
+    about = {worker.name: worker.about for worker in workers}
     rates: dict[str, dict[int, list[float]]] = {worker.name: {n: [] for n in args.n} for worker in workers}
     details: dict[str, dict[int, list[dict[str, Any]]]] = {w.name: {n: [] for n in args.n} for w in workers}
     for worker in workers:  # warm-up, not counted
