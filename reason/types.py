@@ -293,6 +293,10 @@ class Engine(Protocol):
         """A copy of the ledger row of ``owner`` so far."""
         ...
 
+    def forget(self, owner: str) -> None:
+        """Drops the ledger row of an owner whose work is over."""
+        ...
+
     def progress(self, owner: str) -> Mapping[int, str]:
         """Text generated so far by the unfinished requests of ``owner``, by ``Request.key``: for live views."""
         ...

@@ -7,6 +7,7 @@ by a locked inbox, what it answers by ``call_soon_threadsafe``.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import queue
 import threading
 from collections import deque
@@ -155,7 +156,8 @@ class LocalEngine:
 
     def forget(self, owner: str) -> None:
         """Drops the ledger row of an owner whose problem is over."""
-        self._tell(lambda: self._loop.ledger.forget(owner))
+        with contextlib.suppress(EngineClosed):  # with the engine go its rows
+            self._tell(lambda: self._loop.ledger.forget(owner))
 
     def progress(self, owner: str) -> Mapping[int, str]:
         jobs = [(job.request.key, list(job.generated)) for job in self._loop.running_jobs() if job.owner == owner]
@@ -270,6 +272,11 @@ class LocalEngine:
         """Answers everybody who is still waiting when the thread ends."""
         closed = EngineClosed(f"the engine of {self._name} was closed")
         failed = None if self._broken is None else EngineError(f"the engine failed: {self._broken!r}")
+        with self._wake:
+            calls = list(self._inbox)
+            self._inbox.clear()
+        for call in calls:  # asked between the last iteration and now
+            call()
         for job in self._loop.running_jobs():
             if failed is not None:
                 job.done = True
@@ -279,15 +286,7 @@ class LocalEngine:
         for score in self._loop.scoring_jobs():
             self._loop.cancel(score)
             score.deliver(failed or closed)
-        with self._wake:
-            calls = list(self._inbox)
-            self._inbox.clear()
-        for call in calls:  # asked between the last iteration and now: requests among them are answered as cancelled
-            call()
-        for job in self._loop.running_jobs():
-            self._loop.cancel(job)
-        for score in self._loop.scoring_jobs():
-            score.deliver(closed)
+        self._loop.runner.release()
 
 
 def _call_in(loop: asyncio.AbstractEventLoop, call: Callable[[], object]) -> None:

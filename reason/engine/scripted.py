@@ -94,6 +94,9 @@ class ScriptedEngine:
     def usage(self, owner: str) -> Usage:
         return replace(self._row(owner))
 
+    def forget(self, owner: str) -> None:
+        self._usage.pop(owner, None)
+
     def progress(self, owner: str) -> Mapping[int, str]:
         return dict(self._progress.get(owner, {}))
 

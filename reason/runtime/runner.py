@@ -168,6 +168,10 @@ class ModelRunner:
         if expected is not None and quantize is None:
             self._compare(expected)
 
+    def release(self) -> None:
+        """Frees the weights and the KV tensors; the forest, which is small, stays for a last look."""
+        del self.backbone, self.kv
+
     def _compare(self, expected: torch.Tensor) -> None:
         """Refuses a model that computes something beside the layers which this runner does not."""
         branch = self.forest.open(_probe_tokens(self.vocab_size))

@@ -82,7 +82,7 @@ class Run:
         try:
             while True:
                 if self._stopped_by == "done":
-                    work |= {asyncio.ensure_future(self._expand(nodes)) for nodes in self._admit()}
+                    work |= {asyncio.ensure_future(self._expand(*started)) for started in self._admit()}
                 if not work:
                     break
                 left = None if limit is None else max(0.0, limit - (time.perf_counter() - began))
@@ -108,11 +108,10 @@ class Run:
         messages = math_messages(content) if isinstance(content, str) else content
         return self.engine.codec.encode_chat(messages)
 
-    def _admit(self) -> list[list[tuple[Node, Request]]]:
+    def _admit(self) -> list[tuple[Node, Request]]:
         """Turns what the strategy asks for into pending nodes and requests, as far as the budget allows."""
-        admitted: list[list[tuple[Node, Request]]] = []
+        admitted: list[tuple[Node, Request]] = []
         for expand in self._strategy.ask(self.tree):
-            started: list[tuple[Node, Request]] = []
             for _ in range(expand.num_samples):
                 request = self._reserve(expand)
                 if request is None:
@@ -121,9 +120,7 @@ class Run:
                 self.tree.nodes.append(node)
                 self._reserved[node.id] = request.max_tokens
                 self._calls += 1
-                started.append((node, replace(request, key=node.id)))
-            if started:
-                admitted.append(started)
+                admitted.append((node, replace(request, key=node.id)))
         return admitted
 
     def _reserve(self, expand: Expand) -> Request | None:
@@ -159,14 +156,13 @@ class Run:
         if not self._reserved:
             self._stopped_by = limit
 
-    async def _expand(self, started: list[tuple[Node, Request]]) -> None:
-        """Runs sibling expansions to their ends."""
-        stream = self.engine.generate([request for _, request in started])
+    async def _expand(self, node: Node, request: Request) -> None:
+        """Runs one expansion to its end; siblings meet again in the engine's batch and KV."""
+        stream = self.engine.generate([request])
         try:
             async for completion in stream:
                 if completion.finish_reason == "cancelled":  # not by us: then the stream would be closed
                     raise EngineClosed("the engine was closed before it was done")
-                node, request = started[completion.index]
                 await self._arrived(node, request, completion)
         finally:
             close: Any = getattr(stream, "aclose", None)
@@ -209,6 +205,7 @@ class Run:
         usage = await asyncio.to_thread(self.engine.usage, self.owner)
         usage.prompt_tokens = len(self.tree[ROOT].context)
         usage.seconds = seconds
+        self.engine.forget(self.owner)
         leaves = [node for node in self.tree.leaves() if not node.pending]
         return Solution(
             answer=answer.answer,

@@ -105,6 +105,37 @@ inline void multiply(const bf16* x, int64_t stride, const bf16* strip, int64_t s
   }
 }
 
+// Two strips at once for at most 16 rows, so that x is read half as often: c [2][32][32], rows 0-15 of each.
+inline void multiply_pair(const bf16* x, int64_t stride, const bf16* strip, int64_t steps, float* c) {
+  const bf16* other = strip + steps * kStep;
+  _tile_zero(0);
+  _tile_zero(1);
+  _tile_zero(2);
+  _tile_zero(3);
+  for (int64_t k = 0; k < steps; ++k) {
+    const bf16* w = strip + k * kStep;
+    const bf16* v = other + k * kStep;
+    for (int line = 0; line < 32; ++line) {
+      _mm_prefetch(reinterpret_cast<const char*>(w + 4 * kStep + 32 * line), _MM_HINT_T0);
+      _mm_prefetch(reinterpret_cast<const char*>(v + 4 * kStep + 32 * line), _MM_HINT_T0);
+    }
+    _tile_loadd(4, x + 32 * k, 2 * stride);
+    _tile_loadd(6, w, 64);
+    _tile_loadd(7, w + kStep / 2, 64);
+    _tile_dpbf16ps(0, 4, 6);
+    _tile_dpbf16ps(1, 4, 7);
+    _tile_loadd(6, v, 64);
+    _tile_loadd(7, v + kStep / 2, 64);
+    _tile_dpbf16ps(2, 4, 6);
+    _tile_dpbf16ps(3, 4, 7);
+  }
+  float* second = c + kBlockRows * kStrip;
+  _tile_stored(0, c, 128);
+  _tile_stored(1, c + 16, 128);
+  _tile_stored(2, second, 128);
+  _tile_stored(3, second + 16, 128);
+}
+
 // One row of a finished strip: bias, residual or gate, and rounding.
 inline void finish(const float* c, int64_t strip, int epilogue, const bf16* bias, const bf16* other, bf16* out) {
   __m512 low = _mm512_load_ps(c), high = _mm512_load_ps(c + 16);
@@ -194,33 +225,53 @@ void reason_linear(const bf16* x, const bf16* w, const bf16* bias, const bf16* o
                    int64_t outputs, int64_t inputs, int epilogue) {
   const int64_t strips = outputs / kStrip, steps = inputs / 32;
   const int64_t width = epilogue == kGate ? outputs / 2 : outputs;
+  const auto finish_rows = [&](const float* c, int64_t strip, int64_t begin, int64_t count) {
+    for (int64_t r = 0; r < count; ++r) {
+      const int64_t row = begin + r;
+      finish(c + r * kStrip, strip, epilogue, bias, other ? other + row * outputs : nullptr, out + row * width);
+    }
+  };
 #pragma omp parallel num_threads(threads)
   {
-    alignas(64) float c[kBlockRows * kStrip];
-    int64_t configured = -1;
+    alignas(64) float c[2 * kBlockRows * kStrip];
+    if (rows <= kTileRows) {
+      configure(static_cast<int>(rows), static_cast<int>(rows));
 #pragma omp for schedule(static)
-    for (int64_t s = 0; s < strips; ++s) {
-      const bf16* strip = w + s * steps * kStep;
-      for (int64_t begin = 0; begin < rows; begin += kBlockRows) {
-        const int64_t count = rows - begin < kBlockRows ? rows - begin : kBlockRows;
-        if (count != configured) {
-          configure(count < kTileRows ? static_cast<int>(count) : kTileRows,
-                    count > kTileRows ? static_cast<int>(count - kTileRows) : 0);
-          configured = count;
-        }
-        const bf16* block = x + begin * inputs;
-        if (count > kTileRows) {
-          multiply<true>(block, inputs, strip, steps, c);
+      for (int64_t pair = 0; pair < (strips + 1) / 2; ++pair) {
+        const int64_t s = 2 * pair;
+        const bf16* strip = w + s * steps * kStep;
+        if (s + 1 < strips) {
+          multiply_pair(x, inputs, strip, steps, c);
+          finish_rows(c + kBlockRows * kStrip, s + 1, 0, rows);
         } else {
-          multiply<false>(block, inputs, strip, steps, c);
+          multiply<false>(x, inputs, strip, steps, c);
         }
-        for (int64_t r = 0; r < count; ++r) {
-          const int64_t row = begin + r;
-          finish(c + r * kStrip, s, epilogue, bias, other ? other + row * outputs : nullptr, out + row * width);
+        finish_rows(c, s, 0, rows);
+      }
+      _tile_release();
+    } else {
+      int64_t configured = -1;
+#pragma omp for schedule(static)
+      for (int64_t s = 0; s < strips; ++s) {
+        const bf16* strip = w + s * steps * kStep;
+        for (int64_t begin = 0; begin < rows; begin += kBlockRows) {
+          const int64_t count = rows - begin < kBlockRows ? rows - begin : kBlockRows;
+          if (count != configured) {
+            configure(count < kTileRows ? static_cast<int>(count) : kTileRows,
+                      count > kTileRows ? static_cast<int>(count - kTileRows) : 0);
+            configured = count;
+          }
+          const bf16* block = x + begin * inputs;
+          if (count > kTileRows) {
+            multiply<true>(block, inputs, strip, steps, c);
+          } else {
+            multiply<false>(block, inputs, strip, steps, c);
+          }
+          finish_rows(c, s, begin, count);
         }
       }
+      if (configured >= 0) _tile_release();
     }
-    if (configured >= 0) _tile_release();
   }
 }
 
