@@ -26,90 +26,14 @@ from collections.abc import Hashable, Iterator, Sequence
 
 import numpy as np
 
-from reason.runtime.slots import SCRATCH_SLOT, SlotPool, Slots
+from reason.runtime.nodes import Branch, Node
+from reason.runtime.slots import SlotPool, Slots
 
 __all__ = ["Branch", "KVForest", "Node", "PoolExhausted"]
 
 
 class PoolExhausted(Exception):
     """No free slot and nothing left to evict. The engine preempts; users never see this."""
-
-
-class Node:
-    """One run of tokens. ``slots[: len(tokens)]`` are theirs; the array has spare room to grow in place."""
-
-    __slots__ = (
-        "children",
-        "committed",
-        "computed",
-        "cursors",
-        "last_used",
-        "locks",
-        "parent",
-        "slots",
-        "start",
-        "tokens",
-    )
-
-    def __init__(self, parent: Node | None, start: int, tokens: list[int], slots: Slots, *, committed: bool) -> None:
-        self.parent = parent
-        self.start = start  # position of tokens[0] in the path
-        self.tokens = tokens
-        self.slots = slots  # [capacity >= len(tokens)] int32
-        self.children: dict[int, Node] = {}  # by first token
-        self.computed = 0  # tokens[:computed] have valid KV
-        self.committed = committed
-        self.locks = 0  # cursors on this node or below it
-        self.cursors: dict[Branch, None] = {}  # cursors on this node, in insertion order
-        self.last_used = 0
-
-    def __len__(self) -> int:
-        return len(self.tokens)
-
-    def grow(self, slot: int) -> None:
-        """Puts ``slot`` behind the last one, doubling the array when it is full."""
-        size = len(self.tokens)
-        if size == len(self.slots):
-            self.slots = np.concatenate([self.slots, np.empty(max(16, size), dtype=np.int32)])
-        self.slots[size] = slot
-
-
-class Branch:
-    """A cursor into the forest: the path that ends with ``node.tokens[offset - 1]``. Made by ``KVForest`` only."""
-
-    __slots__ = ("_closed", "draft", "node", "offset", "owner")
-
-    def __init__(self, node: Node, offset: int, owner: str, *, draft: bool) -> None:
-        self.node = node
-        self.offset = offset
-        self.owner = owner
-        self.draft = draft
-        self._closed = False
-
-    @property
-    def length(self) -> int:
-        """Tokens in the path."""
-        return self.node.start + self.offset
-
-    @property
-    def closed(self) -> bool:
-        return self._closed
-
-    def runs(self) -> list[tuple[Node, int]]:
-        """The path as (node, tokens of it that belong to the path), root side first."""
-        runs: list[tuple[Node, int]] = []
-        node: Node | None = self.node
-        length = self.offset
-        while node is not None and node.parent is not None:
-            runs.append((node, length))
-            node = node.parent
-            length = len(node.tokens)
-        runs.reverse()
-        return runs
-
-    def tokens(self) -> list[int]:
-        """The whole path."""
-        return [token for node, length in self.runs() for token in node.tokens[:length]]
 
 
 class KVForest:
@@ -476,36 +400,9 @@ class KVForest:
 
     def check_integrity(self) -> None:
         """Checks every invariant of the forest from scratch; raises AssertionError. O(cached tokens)."""
-        used: list[Slots] = []
-        locked = cached = 0
-        cursors: set[Branch] = set()
-        for root in self._roots.values():
-            assert not root.tokens
-            assert root.locks == len(root.cursors) + sum(c.locks for c in root.children.values()), "root locks"
-            cursors |= set(root.cursors)
-        for node in self.nodes():
-            parent = node.parent
-            assert parent is not None
-            assert node.tokens, "empty node"
-            assert parent.children.get(node.tokens[0]) is node, "child key"
-            assert node.start == parent.start + len(parent), "start"
-            assert node.locks == len(node.cursors) + sum(c.locks for c in node.children.values()), "locks"
-            assert 0 <= node.computed <= len(node), "computed"
-            assert node.computed == len(node) or all(c.computed == 0 for c in node.children.values()), "pending suffix"
-            assert node.committed or not any(c.committed for c in node.children.values()), "committed below a draft"
-            assert node.locks or (node.committed and node.computed == len(node)), "unlocked node not worth keeping"
-            assert all(c.node is node and 0 < c.offset <= len(node) and not c.closed for c in node.cursors), "cursor"
-            assert all(c.draft or node.committed for c in node.cursors), "branch on an uncommitted node"
-            used.append(node.slots[: len(node)])
-            cached += len(node)
-            locked += len(node) if node.locks else 0
-            cursors |= set(node.cursors)
-        slots = np.concatenate([*used, self.pool.free_slots()])
-        assert len(slots) == self.pool.capacity and len(np.unique(slots)) == len(slots), "slots lost or held twice"
-        assert SCRATCH_SLOT not in slots, "the scratch slot was handed out"
-        assert cached == self._cached_tokens and locked == self._locked_tokens, "token counters"
-        owned = [b for branches in self._owners.values() for b in branches]
-        assert set(owned) == cursors and len(owned) == len(cursors), "owner registry"
+        from reason.runtime.integrity import check_forest
+
+        check_forest(self)
 
 
 def _is_current(entry: tuple[int, int, Node]) -> bool:
