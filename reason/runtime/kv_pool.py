@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from reason.runtime.slots import SCRATCH_SLOT
+
 __all__ = ["KVPool"]
 
 
@@ -20,8 +22,10 @@ class KVPool:
         device: torch.device,
     ) -> None:
         shape = (num_slots, kv_heads, head_dim)
-        self.keys = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(num_layers)]
-        self.values = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(num_layers)]
+        self.keys = [torch.empty(shape, dtype=dtype, device=device) for _ in range(num_layers)]
+        self.values = [torch.empty(shape, dtype=dtype, device=device) for _ in range(num_layers)]
+        for pool in (*self.keys, *self.values):
+            pool[SCRATCH_SLOT] = 0  # the only slot that is ever read before it is written, as masked padding
 
     @staticmethod
     def bytes_per_token(num_layers: int, kv_heads: int, head_dim: int, dtype: torch.dtype) -> int:
