@@ -17,12 +17,15 @@ from protocol import serve
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("gguf")
+    parser.add_argument("--no-repack", action="store_true", help="plain weight buffers (0.3.36's AMX ones crash here)")
     args = parser.parse_args()
     import llama_cpp as lc
 
     threads = len(os.sched_getaffinity(0))
     lc.llama_backend_init()
-    model = lc.llama_model_load_from_file(args.gguf.encode(), lc.llama_model_default_params())
+    model_params = lc.llama_model_default_params()
+    model_params.use_extra_bufts = not args.no_repack
+    model = lc.llama_model_load_from_file(args.gguf.encode(), model_params)
     params = lc.llama_context_default_params()
     params.n_ctx, params.n_seq_max, params.n_threads, params.n_threads_batch = 16384, 64, threads, threads
     params.n_batch = params.n_ubatch = 512
