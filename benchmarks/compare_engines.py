@@ -86,7 +86,7 @@ def start_workers(args: argparse.Namespace) -> list[Worker]:
     if args.transformers:
         workers.append(Worker("transformers", [sys.executable, str(WORKERS / "transformers_worker.py"), folder]))
     if args.llamacpp_python:
-        command = [args.llamacpp_python, str(WORKERS / "llamacpp_worker.py"), args.gguf]
+        command = [args.llamacpp_python, str(WORKERS / "llamacpp_worker.py"), args.gguf, *args.llamacpp_args.split()]
         workers.append(Worker("llama.cpp", command))
     return workers
 
@@ -102,6 +102,7 @@ def main() -> None:
     parser.add_argument("--vllm-python")
     parser.add_argument("--preload", help="LD_PRELOAD of the vLLM process")
     parser.add_argument("--llamacpp-python")
+    parser.add_argument("--llamacpp-args", default="", help="e.g. --no-repack")
     parser.add_argument("--gguf")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
