@@ -8,6 +8,7 @@ group (read once, one more partial to merge) and with the run copied into every 
 
 from __future__ import annotations
 
+import os
 import statistics
 import time
 from collections.abc import Callable
@@ -18,6 +19,7 @@ import torch
 from reason.runtime.attention.forest import forest_attention
 from reason.runtime.attention.plan import AttentionPlan, Row, plan_rows
 from reason.runtime.forest import KVForest
+from reason.runtime.native import native_kernels
 
 KV_HEADS, GROUPS, HEAD_DIM, OWN = 2, 7, 64, 32  # the 0.5B's attention
 
@@ -46,6 +48,9 @@ def microseconds(call: Callable[[], object]) -> float:
 
 def main() -> None:
     print("| rows | shared tokens | (rows - 1) * shared | group, us | copied, us |\n|---|---|---|---|---|")
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    if (kernels := native_kernels()) is not None:
+        kernels.set_threads(torch.get_num_threads())
     for num_rows in (2, 4, 8, 16, 32):
         for shared in (16, 32, 64, 128, 256, 512):
             grouped, copied, slots = plans(num_rows, shared)
