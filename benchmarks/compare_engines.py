@@ -11,6 +11,7 @@ round, so that a machine whose speed drifts does not decide them; the table give
 from __future__ import annotations
 
 import argparse
+import atexit
 import json
 import os
 import signal
@@ -42,6 +43,7 @@ class Worker:
             start_new_session=True,
             env={**os.environ, **(env or {})},
         )
+        atexit.register(self._kill)  # also when another worker ends the run early
         self.about = self._read()  # one after the other: an engine counts the free cores while it loads
         self.pause()
 
@@ -64,6 +66,10 @@ class Worker:
         os.killpg(self._process.pid, signal.SIGCONT)
         self._process.stdin.close()
         self._process.wait(timeout=60)
+
+    def _kill(self) -> None:
+        if self._process.poll() is None:
+            os.killpg(self._process.pid, signal.SIGKILL)
 
     def _read(self) -> dict[str, Any]:
         assert self._process.stdout is not None
