@@ -94,13 +94,18 @@ def _draw_at(
     )
     at = np.array([place[draws[i].row] for i in members])
     noise = gumbel(state[:, None], head.tokens[at])  # [members, head]
-    winners = _draw_full(used, head, at, noise, state, temperature)
+    plain = [m for m, i in enumerate(members) if not _truncates(draws[i].sampling)]
+    winners = _draw_full(used, head, at[plain], noise[plain], state[plain], temperature)
+    for m, token in zip(plain, winners.tolist(), strict=True):
+        results[members[m]] = token
     for m, i in enumerate(members):
         sampling, row = draws[i].sampling, int(at[m])
-        if sampling.top_k or sampling.top_p < 1.0 or sampling.min_p > 0.0:
+        if _truncates(sampling):
             results[i] = _draw_truncated(used[row], head, row, noise[m], state[m : m + 1], sampling)
-        else:
-            results[i] = int(winners[m])
+
+
+def _truncates(sampling: Sampling) -> bool:
+    return bool(sampling.top_k) or sampling.top_p < 1.0 or sampling.min_p > 0.0
 
 
 def _head(logits: torch.Tensor, temperature: float) -> _Head:

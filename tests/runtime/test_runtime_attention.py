@@ -282,10 +282,10 @@ def test_masks_are_made_once_per_window() -> None:
     branch = forest.open(range(20))
     batch = plan_rows([Row(branch.node, i) for i in range(20)], min_saved_tokens=0)
     cpu = torch.device("cpu")
-    first = batch.plan.additive_masks(4, torch.float32, cpu)
-    assert batch.plan.additive_masks(4, torch.float32, cpu) is first
-    assert batch.plan.additive_masks(None, torch.float32, cpu) is not first
-    mask = first[0]
+    (part,) = batch.plan.groups
+    mask = part.mask.additive(4, torch.float32, cpu)
+    assert part.mask.additive(4, torch.float32, cpu) is mask
+    assert part.mask.additive(None, torch.float32, cpu) is not mask
     assert mask is not None
     visible = mask == 0
     position = torch.arange(20)

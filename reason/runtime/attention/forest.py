@@ -26,16 +26,16 @@ def forest_attention(
     kernels = kernels_for(query.dtype, query.device)
     if kernels is not None and not kernels.can_attend(heads // kv_heads, head_dim):
         kernels = None
-    masks = plan.additive_masks(window, query.dtype, query.device)
     merger: Merger | None = None
     if not plan.covering_first:
         merger = Merger.empty(grouped)
-    for batch, mask in zip(plan.private, masks, strict=False):
+    for batch in plan.private:
         if kernels is not None and not batch.mask.cut_by(window):
             out, lse = kernels.attend(query, keys, values, batch.slots, batch.lengths, scale, batch.rows)
             out, lse = out.view(-1, *grouped.shape[1:]), lse.view(-1, *grouped.shape[1:3])
         else:
             chosen = grouped if batch.rows is None else grouped.index_select(0, batch.rows)
+            mask = batch.mask.additive(window, query.dtype, query.device)
             out, lse = _attend_private(chosen, keys, values, batch.slots, mask, scale)
         if plan.num_parts == 1:
             return out.reshape(rows, heads, head_dim)
@@ -45,8 +45,9 @@ def forest_attention(
             merger.add(out, lse, 0, rows)
         else:
             merger.add_rows(out, lse, batch.rows)
-    for group, mask in zip(plan.groups, masks[len(plan.private) :], strict=True):
+    for group in plan.groups:
         mine = grouped[group.begin : group.end]
+        mask = group.mask.additive(window, query.dtype, query.device)
         out, lse = _attend_group(mine, keys, values, group.slots, group.first_slot, mask, scale)
         if plan.num_parts == 1:
             return out.reshape(rows, heads, head_dim)

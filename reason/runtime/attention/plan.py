@@ -58,7 +58,7 @@ class Row(NamedTuple):
 
 @dataclass(slots=True)
 class Mask:
-    """Which keys each query may see: ``first[r] <= position < last[r]`` over absolute positions.
+    """Which keys each query may see: those at its own position or before, and inside the layer's window.
 
     ``key_positions`` [keys] (a group) or [batch, keys] (the private batch; padding has position -1).
     """
@@ -66,13 +66,20 @@ class Mask:
     row_positions: Index  # [rows]
     key_positions: Index
     full: bool  # every row sees every key, windows aside
+    _made: dict[tuple[int | None, torch.dtype], torch.Tensor | None] = field(default_factory=dict)
 
     def cut_by(self, window: int | None) -> bool:
         """Whether the window hides a key from some row that causality would show."""
         return window is not None and int(self.row_positions.max()) - int(self.key_positions.min()) >= window
 
     def additive(self, window: int | None, dtype: torch.dtype, device: torch.device) -> torch.Tensor | None:
-        """The mask as something to add to the scores, [rows, keys]; None where nothing is hidden."""
+        """The mask as something to add to the scores, [rows, keys]; None where nothing is hidden. Made when a layer
+        first asks, kept for the others."""
+        if (window, dtype) not in self._made:
+            self._made[window, dtype] = self._additive(window, dtype, device)
+        return self._made[window, dtype]
+
+    def _additive(self, window: int | None, dtype: torch.dtype, device: torch.device) -> torch.Tensor | None:
         keys = self.key_positions if self.key_positions.ndim == 2 else self.key_positions[None, :]
         rows = self.row_positions[:, None]
         if self.full and not self.cut_by(window):
@@ -121,20 +128,11 @@ class AttentionPlan:
     private: list[PrivateBatch]
     covering_first: bool
     unique_keys: int  # KV tokens read if each were read once
-    masks: dict[object, list[torch.Tensor | None]] = field(default_factory=dict)  # by (window, dtype)
 
     @property
     def num_parts(self) -> int:
         """Partial results of one layer."""
         return len(self.groups) + len(self.private)
-
-    def additive_masks(self, window: int | None, dtype: torch.dtype, device: torch.device) -> list[torch.Tensor | None]:
-        """The masks of the private batches, then of the groups; made once per window and dtype."""
-        key = (window, dtype)
-        if key not in self.masks:
-            parts: Sequence[Group | PrivateBatch] = (*self.private, *self.groups)
-            self.masks[key] = [part.mask.additive(window, dtype, device) for part in parts]
-        return self.masks[key]
 
 
 @dataclass(slots=True)
