@@ -21,9 +21,11 @@ from reason.runtime.native.kernels import MAXIMA_BLOCK
 from reason.runtime.noise import TAIL_DRAW, TAIL_GUMBEL, gumbel, position_state, uniform
 from reason.types import Sampling, TokenLogprobs
 
-__all__ = ["HEAD_TOKENS", "Draw", "draw_tokens", "raw_logprobs"]
+__all__ = ["HEAD_TOKENS", "TOP_TOKENS", "Draw", "TopRows", "draw_tokens", "probabilities", "raw_logprobs"]
 
 HEAD_TOKENS = 64
+TOP_TOKENS = 10
+"""Tokens of a row that draft sources get to see."""
 
 _BLOCK = MAXIMA_BLOCK  # columns whose maximum stands for them in the exact top-k
 
@@ -51,9 +53,28 @@ class _Head:
     log_mass: F64  # [rows] logsumexp of the scaled logits over the whole vocabulary
 
 
-def draw_tokens(logits: torch.Tensor, draws: Sequence[Draw]) -> list[int]:
+@dataclass(slots=True)
+class TopRows:
+    """What draft sources learn from: the likeliest tokens of some rows, and p after temperature, before truncation."""
+
+    rows: list[int]
+    tokens: I64  # [rows, TOP_TOKENS]; -1 in vocabularies that have fewer
+    probabilities: F64  # [rows, TOP_TOKENS]
+
+    @classmethod
+    def of(cls, rows: list[int], head: _Head) -> TopRows:
+        tokens, scaled = head.tokens[:, :TOP_TOKENS], head.scaled[:, :TOP_TOKENS]
+        mass = np.exp(scaled - head.log_mass[:, None])
+        if missing := TOP_TOKENS - tokens.shape[1]:
+            tokens = np.pad(tokens, ((0, 0), (0, missing)), constant_values=-1)
+            mass = np.pad(mass, ((0, 0), (0, missing)))
+        return cls(rows, tokens, mass)
+
+
+def draw_tokens(logits: torch.Tensor, draws: Sequence[Draw], tops: list[TopRows] | None = None) -> list[int]:
     """Draws one token for each entry of ``draws`` from ``logits`` [rows, vocab], processed already (penalties,
-    grammar), not yet divided by temperature. Several draws may use one row."""
+    grammar), not yet divided by temperature. Several draws may use one row. ``tops``, if given, gets the likeliest
+    tokens of the rows, each row once a temperature."""
     results = [-1] * len(draws)
     greedy = [i for i, d in enumerate(draws) if d.sampling.temperature == 0.0]
     if greedy:
@@ -61,13 +82,33 @@ def draw_tokens(logits: torch.Tensor, draws: Sequence[Draw]) -> list[int]:
         best = dict(zip(rows, logits[rows].argmax(dim=-1).tolist(), strict=True))
         for i in greedy:
             results[i] = best[draws[i].row]
+        if tops is not None:
+            used = logits if len(rows) == logits.shape[0] else logits[rows]
+            tops.append(TopRows.of(rows, _head(used, 1.0)))
     by_temperature: dict[float, list[int]] = {}
     for i, d in enumerate(draws):
         if d.sampling.temperature != 0.0:
             by_temperature.setdefault(d.sampling.temperature, []).append(i)
     for temperature, members in by_temperature.items():
-        _draw_at(logits, draws, members, temperature, results)
+        _draw_at(logits, draws, members, temperature, results, tops)
     return results
+
+
+def probabilities(logits: torch.Tensor, sampling: Sampling) -> F64:
+    """The distribution that ``sampling`` draws from at one row of logits [vocab], processed already: temperature and
+    truncation applied, [vocab] float64 that sums to 1. Greedy is all on the best token."""
+    if sampling.temperature == 0.0:
+        row = np.zeros(logits.shape[0])
+        row[int(logits.argmax())] = 1.0
+        return row
+    scaled = logits.double().cpu().numpy() / sampling.temperature
+    row = np.exp(scaled - scaled.max())
+    if _truncates(sampling):
+        order = np.argsort(-scaled, kind="stable")
+        kept = _truncate(scaled[order], float(np.logaddexp.reduce(scaled)), sampling)
+        row[order[kept:]] = 0.0
+    result: F64 = row / row.sum()
+    return result
 
 
 def raw_logprobs(
@@ -139,13 +180,20 @@ def _chunk(logits: torch.Tensor) -> int:
 
 
 def _draw_at(
-    logits: torch.Tensor, draws: Sequence[Draw], members: list[int], temperature: float, results: list[int]
+    logits: torch.Tensor,
+    draws: Sequence[Draw],
+    members: list[int],
+    temperature: float,
+    results: list[int],
+    tops: list[TopRows] | None,
 ) -> None:
     """All draws of one temperature together."""
     rows = sorted({draws[i].row for i in members})
     place = {row: i for i, row in enumerate(rows)}
     used = logits if len(rows) == logits.shape[0] else logits[rows]
     head = _head(used, temperature)
+    if tops is not None:
+        tops.append(TopRows.of(rows, head))
     state = position_state(
         [draws[i].seed for i in members], [draws[i].key for i in members], [draws[i].position for i in members]
     )
