@@ -3,12 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from reason.runtime.forest import KVForest
 from reason.types import Usage
 
-__all__ = ["Ledger"]
+__all__ = ["Ledger", "LoopStats"]
+
+
+@dataclass(slots=True)
+class LoopStats:
+    """Where the loop's time went, since it was made."""
+
+    iterations: int = 0
+    rows: int = 0
+    seconds: float = 0.0
+    forward_seconds: float = 0.0  # layers and vocabulary product
+    draft_seconds: float = 0.0  # drafting, claiming and learning; draft models' forwards included
+    drafted: int = 0  # nodes
+    accepted: int = 0  # of them
+    preemptions: int = 0
 
 
 class Ledger:

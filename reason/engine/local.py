@@ -18,12 +18,14 @@ from typing import TYPE_CHECKING, TypeVar
 
 from reason.engine.codec import HubCodec
 from reason.engine.jobs import GenerateJob, ScoreJob
-from reason.engine.loop import EngineLoop, LoopStats
+from reason.engine.ledger import LoopStats
+from reason.engine.loop import EngineLoop
 from reason.errors import EngineClosed, EngineError
 from reason.types import Completion, Path, Request, Scored, Usage
 
 if TYPE_CHECKING:
     from reason.runtime.runner import ModelRunner
+    from reason.speculate.speculator import Speculator
 
 __all__ = ["LocalEngine"]
 
@@ -39,12 +41,23 @@ class LocalEngine:
         name: what the user calls the model.
         max_running: requests that may hold KV at once; more wait their turn.
         max_rows: rows of one forward.
+        speculator: drafts tokens; None never does.
     """
 
     def __init__(
-        self, runner: ModelRunner, codec: HubCodec, *, name: str, max_running: int = 256, max_rows: int = 512
+        self,
+        runner: ModelRunner,
+        codec: HubCodec,
+        *,
+        name: str,
+        max_running: int = 256,
+        max_rows: int = 512,
+        speculator: Speculator | None = None,
     ) -> None:
-        self._start(lambda: EngineLoop(runner, codec, max_running=max_running, max_rows=max_rows), name)
+        def make() -> EngineLoop:
+            return EngineLoop(runner, codec, max_running=max_running, max_rows=max_rows, speculator=speculator)
+
+        self._start(make, name)
 
     def _start(self, make: Callable[[], EngineLoop], name: str) -> None:
         """Starts the thread and waits until it has made the loop; raises what the making raised."""
@@ -76,6 +89,9 @@ class LocalEngine:
         threads: int | None = None,
         max_running: int = 256,
         max_rows: int = 512,
+        draft: str = "auto",
+        draft_rule: str = "coupled",
+        draft_policy: str = "auto",
     ) -> LocalEngine:
         """Loads a model folder (safetensors, config, tokenizer) and starts its engine.
 
@@ -87,14 +103,23 @@ class LocalEngine:
             kv_tokens: size of the KV pool; by default what fits a quarter of the free memory, at most 131072.
             quantize: None, "int8" or "int4": weights in torch's own packed kernels (CPU).
             threads: CPU threads; by default the cores this process may use and others leave free.
+            draft: what drafts tokens, see ``reason.speculate.build``; "none" decodes plainly. It changes how fast
+                tokens come, not which.
+            draft_rule: the verification rule.
+            draft_policy: what decides how much is drafted.
         """
         from reason.engine.loading import load_runner
+        from reason.speculate.build import make_speculator
+
+        speculator = make_speculator(draft, rule=draft_rule, policy=draft_policy)
 
         def make() -> EngineLoop:
             runner, codec = load_runner(
                 FilePath(folder), device=device, dtype=dtype, kv_tokens=kv_tokens, quantize=quantize, threads=threads
             )
-            return EngineLoop(runner, codec, max_running=max_running, max_rows=max_rows)
+            if speculator is not None:
+                speculator.times.probe(runner.time_forward, runner.forest.pool.capacity // 2)
+            return EngineLoop(runner, codec, max_running=max_running, max_rows=max_rows, speculator=speculator)
 
         engine = cls.__new__(cls)
         engine._start(make, name or FilePath(folder).name)

@@ -1,6 +1,6 @@
 """The engine's loop: continuous batching over one model, one iteration at a time.
 
-    admit -> choose rows -> one packed forward -> draw -> commit or finish -> hand out
+    admit -> draft -> choose rows -> one packed forward -> draw and verify -> commit or finish -> hand out
 
 Requests from any strategy and any problem join and leave at any iteration. Long prompts are prefilled in chunks
 beside running branches. When the KV pool is full the youngest branch is preempted: its KV becomes cache, it goes back
@@ -14,33 +14,23 @@ import itertools
 import time
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 
 from reason.engine.codec import HubCodec, StopMatcher
+from reason.engine.drafting import Drafting
 from reason.engine.jobs import GenerateJob, ScoreJob, nodes_at, refusal
-from reason.engine.ledger import Ledger
+from reason.engine.ledger import Ledger, LoopStats
+from reason.engine.verifying import Drawing, Verification
 from reason.errors import OutOfKV, UsageError
-from reason.runtime.forest import PoolExhausted
+from reason.runtime.forest import Branch, PoolExhausted
 from reason.runtime.grammar import GrammarCompiler
-from reason.runtime.processors import needs_processing, process_row
 from reason.runtime.runner import Forward, ModelRunner, RowPlanner
-from reason.runtime.sampler import Draw, draw_tokens, raw_logprobs
-from reason.types import FinishReason, Sampling, Scored
+from reason.runtime.sampler import TopRows, raw_logprobs
+from reason.speculate.speculator import Speculator
+from reason.types import FinishReason, Scored
 
-__all__ = ["EngineLoop", "LoopStats"]
-
-
-@dataclass(slots=True)
-class LoopStats:
-    """Where the loop's time went, since it was made."""
-
-    iterations: int = 0
-    rows: int = 0
-    seconds: float = 0.0
-    forward_seconds: float = 0.0  # layers and vocabulary product
-    preemptions: int = 0
+__all__ = ["EngineLoop"]
 
 
 class EngineLoop:
@@ -49,9 +39,18 @@ class EngineLoop:
     Args:
         max_running: requests that may hold KV at once; the rest wait (backpressure).
         max_rows: rows of one forward; running branches come first, prefill takes what is left.
+        speculator: drafts tokens for the running branches; None never does.
     """
 
-    def __init__(self, runner: ModelRunner, codec: HubCodec, *, max_running: int = 256, max_rows: int = 512) -> None:
+    def __init__(
+        self,
+        runner: ModelRunner,
+        codec: HubCodec,
+        *,
+        max_running: int = 256,
+        max_rows: int = 512,
+        speculator: Speculator | None = None,
+    ) -> None:
         self.runner = runner
         self.codec = codec
         self.ledger = Ledger(runner.forest)
@@ -61,6 +60,7 @@ class EngineLoop:
         self._waiting: deque[GenerateJob] = deque()
         self._scores: deque[ScoreJob] = deque()
         self._running: list[GenerateJob] = []  # oldest first
+        self._drafting = None if speculator is None else Drafting(speculator, runner.forest, self.ledger)
         self._grammars = GrammarCompiler(codec.tokenizer, runner.vocab_size, sorted(codec.eos_token_ids))
 
     # -- what comes in ---------------------------------------------------------------------------------------------
@@ -123,24 +123,41 @@ class EngineLoop:
         began = time.perf_counter()
         self._admit()
         self._open_scores()
+        decoding, prefilling = self._split_running()
+        if self._drafting is not None:
+            self._drafting.propose(decoding)
+        drafted = time.perf_counter()
         planner = RowPlanner(self._max_rows)
         owners: set[str] = set()  # who has rows in this forward
-        drawing = self._choose_rows(planner, owners)
+        drawing = self._choose_rows(planner, owners, decoding, prefilling)
         scoring = self._choose_score_rows(planner)
         if not planner.rows:
             return
         try:
             forward = self.runner.forward_rows(planner.rows)
-            places = forward.places([job.branch for job in drawing if job.branch is not None])
+            ends = [self._ends(job) for job in drawing]
+            places = forward.places([end for job_ends in ends for end in job_ends])
             logits = forward.row_logits(places.rows, transient=True) if drawing else None
         except Exception as error:  # the batch is lost, the engine is not
+            if self._drafting is not None:
+                self._drafting.abandon()
             self._fail_batch(error)
             return
-        self.stats.forward_seconds += time.perf_counter() - began
+        seconds = time.perf_counter() - drafted
+        self.stats.forward_seconds += seconds
         self.ledger.count_forward(owners.union(job.owner for job in scoring))
         self.ledger.observe_kv()  # before what is finished gives its KV up
         if logits is not None:
-            self._draw(drawing, places.of_branch, logits)
+            numbers = iter(places.of_branch)
+            drawings = [
+                self._drawing(job, [next(numbers) for _ in own]) for job, own in zip(drawing, ends, strict=True)
+            ]
+            tops = self._draw(logits, drawings, set(decoding))
+            if self._drafting is not None:
+                alone = not prefilling and not scoring and len(drawing) == len(decoding)
+                self._drafting.finish(tops, seconds if alone else None, self.stats)
+        elif self._drafting is not None:
+            self._drafting.abandon()
         for job in scoring:
             if job.branch is not None:  # else a draw of this iteration preempted it
                 self._collect_score(job, forward)
@@ -193,8 +210,8 @@ class EngineLoop:
             job.stops = StopMatcher(self.codec, job.request.stop)
         job.prepared = True
 
-    def _choose_rows(self, planner: RowPlanner, owners: set[str]) -> list[GenerateJob]:
-        """Rows for the running requests: those that decode, then prefill; returns the jobs that will draw a token."""
+    def _split_running(self) -> tuple[list[GenerateJob], list[GenerateJob]]:
+        """The running requests that decode, and those whose prompt is not computed yet."""
         decoding: list[GenerateJob] = []
         prefilling: list[GenerateJob] = []
         for job in self._running:
@@ -202,16 +219,38 @@ class EngineLoop:
             assert branch is not None
             ready = branch.node.computed >= branch.offset - 1 and branch.offset > 1
             (decoding if ready else prefilling).append(job)
+        return decoding, prefilling
+
+    def _choose_rows(
+        self,
+        planner: RowPlanner,
+        owners: set[str],
+        decoding: Sequence[GenerateJob],
+        prefilling: Sequence[GenerateJob],
+    ) -> list[GenerateJob]:
+        """Rows for the running requests: those that decode, then prefill; returns the jobs that will draw a token."""
         chosen: list[GenerateJob] = []
         for job in (*decoding, *prefilling):
             assert job.branch is not None
             rows = len(planner.rows)
             if planner.add_last(job.branch):
                 chosen.append(job)
+                if self._drafting is not None:
+                    self._drafting.add_rows(job, planner)
             elif len(planner.rows) == rows:
                 continue
             owners.add(job.owner)
         return chosen
+
+    def _drawing(self, job: GenerateJob, rows: Sequence[int]) -> Drawing:
+        draft = None if self._drafting is None else self._drafting.of(job)
+        return Drawing(job, rows) if draft is None else Drawing(job, rows, draft.tree, draft.coins)
+
+    def _ends(self, job: GenerateJob) -> list[Branch]:
+        """Where a job's rows of logits are wanted: at its end and at its draft nodes."""
+        assert job.branch is not None
+        draft = None if self._drafting is None else self._drafting.of(job)
+        return [job.branch, *(() if draft is None else draft.claims)]
 
     def _choose_score_rows(self, planner: RowPlanner) -> list[ScoreJob]:
         """Rows for the scoring jobs, as far as they fit; returns those that got any."""
@@ -246,45 +285,30 @@ class EngineLoop:
         if job.next_position >= job.last_position:  # one token and no hidden states: nothing to compute
             self._end_score(job, job.result())
 
-    def _draw(self, jobs: list[GenerateJob], places: list[int], logits: torch.Tensor) -> None:
-        """Draws a token for each job from its row, and takes it in."""
-        plain: list[int] = []
-        for i, job in enumerate(jobs):
-            if needs_processing(job.request.sampling):
-                self._draw_processed(job, logits[places[i]])
-            else:
-                plain.append(i)
-        draws = [self._coordinates(jobs[i], places[i]) for i in plain]
-        tokens = draw_tokens(logits, draws) if draws else []
-        recorded: dict[tuple[int, bool], list[int]] = {}
-        for m, i in enumerate(plain):
-            if (wanted := _recorded(jobs[i].request.sampling)) is not None:
-                recorded.setdefault(wanted, []).append(m)
-        for (top, statistics), members in recorded.items():
-            rows = [places[plain[m]] for m in members]
-            found = raw_logprobs(logits, rows, [tokens[m] for m in members], top, statistics)
-            for m, row in zip(members, found, strict=True):
-                jobs[plain[m]].logprobs.append(row)
-        for i, token in zip(plain, tokens, strict=True):
-            self._take(jobs[i], token)
-
-    def _draw_processed(self, job: GenerateJob, logits: torch.Tensor) -> None:
-        sampling = job.request.sampling
-        try:
-            row = process_row(logits, job.request.prefix, job.generated, sampling, job.grammar)
-            (token,) = draw_tokens(row[None], [self._coordinates(job, 0)])
-            if (wanted := _recorded(sampling)) is not None:
-                job.logprobs += raw_logprobs(logits[None], [0], [token], *wanted)
-        except Exception as error:  # a user's processor may raise anything; only its request fails
-            self._leave(job)
-            self._fail(job, error)
-            return
-        self._take(job, token)
-
-    @staticmethod
-    def _coordinates(job: GenerateJob, row: int) -> Draw:
-        request = job.request
-        return Draw(row, request.seed, request.key, len(request.prefix) + len(job.generated), request.sampling)
+    def _draw(self, logits: torch.Tensor, drawings: Sequence[Drawing], decoding: set[GenerateJob]) -> list[TopRows]:
+        """Draws at each job's row and draft nodes, verifies the drafts, and takes in what stands; returns what draft
+        sources may learn from."""
+        drafting = self._drafting
+        tops: list[TopRows] = []
+        rule = None if drafting is None else drafting.speculator.rule
+        verification = Verification(logits, drawings, rule, None if drafting is None else tops)
+        for drawing in drawings:
+            job, before = drawing.job, len(drawing.job.generated)
+            if drafting is not None and job in decoding:
+                drafting.note_rows(job, drawing.rows)
+            try:
+                for token, recorded in verification.tokens(drawing):
+                    if recorded is not None:
+                        job.logprobs.append(recorded)
+                    self._take(job, token)
+                    if job.done:
+                        break
+            except Exception as error:  # a user's processor may raise anything; only its request fails
+                self._leave(job)
+                self._fail(job, error)
+            if drafting is not None and job in decoding and drawing.verdict is not None:
+                drafting.settle(job, drawing.verdict, len(job.generated) - before)
+        return tops
 
     def _take(self, job: GenerateJob, token: int) -> None:
         """The request's next token is drawn: end it, or extend its branch."""
@@ -410,13 +434,6 @@ class EngineLoop:
         for score in list(self._scores):
             if score.branch is not None:
                 self._end_score(score, error)
-
-
-def _recorded(sampling: Sampling) -> tuple[int, bool] | None:
-    """What is recorded of the rows that a request's tokens are drawn from: (top, statistics); None is nothing."""
-    if sampling.logprobs is None and not sampling.statistics:
-        return None
-    return sampling.logprobs or 0, sampling.statistics
 
 
 def _consecutive(numbers: Sequence[int]) -> bool:

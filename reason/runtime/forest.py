@@ -168,6 +168,17 @@ class KVForest:
             raise
         return draft
 
+    def tidy(self, branch: Branch) -> None:
+        """Makes one run again of the end of the path where claims had parted it and nobody else branches off."""
+        assert not branch.closed
+        parent = branch.node.parent
+        while parent is not None and parent.parent is not None and len(parent.children) == 1:
+            above = parent.parent
+            self._join(parent)
+            if branch.node is not parent:
+                return
+            parent = above
+
     def close(self, branch: Branch) -> None:
         """Unlocks the branch's path. Computed KV stays cached; pending and uncommitted tokens that nobody else
         holds are freed. Closing twice is an error."""

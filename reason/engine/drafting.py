@@ -1,0 +1,182 @@
+"""The engine's side of speculation: streams of running requests, and draft trees as claims in the KV forest."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from reason.engine.jobs import GenerateJob
+from reason.engine.ledger import Ledger, LoopStats
+from reason.runtime.forest import Branch, KVForest, PoolExhausted
+from reason.runtime.runner import RowPlanner
+from reason.runtime.sampler import TopRows
+from reason.speculate.draft import Rows, Stream
+from reason.speculate.rules import SeededCoins, Verdict
+from reason.speculate.speculator import Drafts, Speculator, contexts
+
+__all__ = ["Drafting", "JobDraft"]
+
+
+class JobDraft:
+    """One branch's draft tree in an iteration; ``claims[i]`` holds the KV of node i + 1."""
+
+    __slots__ = ("claims", "coins", "index", "tree")
+
+    def __init__(self, drafts: Drafts, index: int) -> None:
+        self.tree = drafts.trees[index]
+        self.index = index
+        self.coins: SeededCoins | None = drafts.coins[index] if drafts.coins else None
+        self.claims: list[Branch] = []
+
+    def parent_claim(self, node: int, branch: Branch) -> Branch:
+        """What node ``node`` is claimed beyond."""
+        parent = self.tree.parents[node]
+        return self.claims[parent - 1] if parent else branch
+
+
+class Drafting:
+    """See the module's docstring. The loop calls ``propose``, ``add_rows``, then for each branch ``settle``, then
+    ``finish``, once an iteration."""
+
+    def __init__(self, speculator: Speculator, forest: KVForest, ledger: Ledger) -> None:
+        self.speculator = speculator
+        self._forest = forest
+        self._ledger = ledger
+        self._streams: dict[GenerateJob, Stream] = {}
+        self._drafts: Drafts | None = None
+        self._trees: dict[GenerateJob, JobDraft] = {}
+        self._contexts: dict[int, list[int]] = {}  # by row of logits
+        self._branches = 0
+        self._accepted = 0
+        self._seconds = 0.0
+
+    @property
+    def nodes(self) -> int:
+        """Draft nodes of this iteration."""
+        return sum(len(draft.claims) for draft in self._trees.values())
+
+    def of(self, job: GenerateJob) -> JobDraft | None:
+        """A job's draft in this iteration."""
+        return self._trees.get(job)
+
+    def propose(self, jobs: Sequence[GenerateJob]) -> None:
+        """Drafts for the branches that decode in this iteration and claims the nodes. That moves the trie's runs, so it
+        comes before rows are chosen."""
+        began = time.perf_counter()
+        self._trees.clear()
+        self._contexts.clear()
+        self._accepted, self._branches = 0, len(jobs)
+        for job in [job for job in self._streams if job.done]:
+            self.speculator.source.end(self._streams.pop(job))
+        streams = [self._stream(job) for job in jobs]
+        self._drafts = self.speculator.draft(streams) if streams else None
+        if self._drafts is not None:
+            spare = self._forest.available - 2 * len(jobs)
+            for index, job in enumerate(jobs):
+                size = len(self._drafts.trees[index])
+                if 0 < size <= spare:
+                    spare -= size
+                    self._claim(job, index)
+                elif size or self._drafts.growth is not None:
+                    self._drafts.trees[index].clear()
+        self._seconds = time.perf_counter() - began
+
+    def add_rows(self, job: GenerateJob, planner: RowPlanner) -> list[Branch]:
+        """Makes a job's draft nodes rows of the forward; its last token is one already. Returns the claims."""
+        draft = self._trees.get(job)
+        if draft is None:
+            return []
+        for claim in draft.claims:
+            planner.add(claim.node, claim.offset - 1)
+        return draft.claims
+
+    def note_rows(self, job: GenerateJob, rows: Sequence[int]) -> None:
+        """Which rows of logits belong to a branch's last token and to its draft nodes."""
+        draft = self._trees.get(job)
+        for row, context in zip(rows, contexts(self._streams[job], draft.tree if draft else None), strict=True):
+            self._contexts.setdefault(row, context)
+
+    def settle(self, job: GenerateJob, verdict: Verdict, taken: int) -> None:
+        """What became of a branch's draft: ``taken`` of its tokens, the bonus included, were emitted."""
+        began = time.perf_counter()
+        draft, stream = self._trees.get(job), self._streams[job]
+        if self._drafts is not None and draft is not None:
+            self.speculator.settle(self._drafts, draft.index, verdict)
+            row = self._ledger.row(job.owner)
+            row.drafted_tokens += len(draft.tree)
+            row.accepted_tokens += min(taken, len(verdict.accepted))
+            self._accepted += min(taken, len(verdict.accepted))
+        new = job.generated[len(job.generated) - taken :]
+        stream.tokens.extend(new)
+        self.speculator.source.extend(stream, len(new))
+        self._seconds += time.perf_counter() - began
+
+    def finish(self, tops: Iterable[TopRows], forward_seconds: float | None, stats: LoopStats) -> None:
+        """Gives the claims up and learns from the rows. ``forward_seconds`` is None where the forward did other work
+        too, so that its time says nothing."""
+        began = time.perf_counter()
+        nodes = self.nodes
+        for job, draft in self._trees.items():
+            for claim in reversed(draft.claims):
+                self._forest.close(claim)
+            if job.branch is not None:
+                self._forest.tidy(job.branch)
+        self._trees.clear()
+        for top in tops:
+            known = [i for i, row in enumerate(top.rows) if row in self._contexts]
+            if known:
+                found = np.array([self._contexts[top.rows[i]] for i in known], dtype=np.int64)
+                self.speculator.observe(Rows(found, top.tokens[known], top.probabilities[known]))
+        self._seconds += time.perf_counter() - began
+        stats.draft_seconds += self._seconds
+        stats.drafted += nodes
+        stats.accepted += self._accepted
+        if forward_seconds is not None and self._branches:
+            self.speculator.account(
+                branches=self._branches,
+                nodes=nodes,
+                accepted=self._accepted,
+                forward_seconds=forward_seconds,
+                overhead_seconds=self._seconds,
+            )
+
+    def abandon(self) -> None:
+        """Gives the claims up after a forward that failed."""
+        for draft in self._trees.values():
+            for claim in reversed(draft.claims):
+                self._forest.close(claim)
+        self._trees.clear()
+
+    def _stream(self, job: GenerateJob) -> Stream:
+        stream = self._streams.get(job)
+        request = job.request
+        if stream is None:
+            stream = Stream(
+                [*request.prefix, *job.generated],
+                len(request.prefix),
+                request.sampling.temperature,
+                request.seed,
+                request.key,
+            )
+            self._streams[job] = stream
+            self.speculator.source.begin(stream)
+        stream.room = max(0, request.max_tokens - len(job.generated) - 1)
+        if job.grammar is not None and not self.speculator.takes_any_tree:
+            stream.room = 0  # rejection rules want p at all nodes at once, a grammar walks one path
+        return stream
+
+    def _claim(self, job: GenerateJob, index: int) -> None:
+        assert job.branch is not None and self._drafts is not None
+        draft = JobDraft(self._drafts, index)
+        try:
+            for node in range(1, len(draft.tree.tokens)):
+                parent = draft.parent_claim(node, job.branch)
+                draft.claims.append(self._forest.claim(parent, draft.tree.tokens[node]))
+        except PoolExhausted:  # the pool is fuller than it looked: no draft this time
+            for claim in reversed(draft.claims):
+                self._forest.close(claim)
+            draft.tree.clear()
+            return
+        self._trees[job] = draft

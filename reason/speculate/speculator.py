@@ -1,0 +1,221 @@
+"""A source, a policy and a rule put together: what the engine's loop and the replay both run.
+
+draft -> (one forward over every branch and its tree) -> verdict -> settle -> extend -> observe
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from reason.errors import UsageError
+from reason.speculate.draft import CONTEXT, DraftTree, Rows, Source, State, Stream
+from reason.speculate.policy import Fixed, ForwardTimes, Goodput, Growth, NodeCounts, Policy, Ranking, Switch
+from reason.speculate.rules import Rule, SeededCoins, Verdict, draw_tree, follow, grow, make_rule
+from reason.speculate.sources.union import Union
+
+__all__ = ["Drafts", "Speculator"]
+
+_STEP = 0.05  # of the average of what drafting costs beside its rows
+
+
+@dataclass(slots=True)
+class Drafts:
+    """The trees of one iteration, one a stream; and what verifying and settling them needs."""
+
+    trees: Sequence[DraftTree]
+    growth: Growth | None = None  # of the rules that take any tree
+    coins: Sequence[SeededCoins] = ()  # of the others: each stream's, begun by its draws
+
+    @property
+    def nodes(self) -> int:
+        return sum(map(len, self.trees))
+
+
+class Speculator:
+    """See the module's docstring. Not thread-safe: the engine's loop owns it.
+
+    Args:
+        source: what is expected to come.
+        rule: a name of ``RULES``.
+        policy: which nodes are drafted; ``Goodput`` over ``times`` by default.
+        times: what a forward costs; the engine keeps it up to date.
+
+    Raises:
+        UsageError: the rule would not be exact with this source and policy.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        *,
+        rule: str = "coupled",
+        policy: Policy | None = None,
+        times: ForwardTimes | None = None,
+    ) -> None:
+        self.source = source
+        self.rule = make_rule(rule)
+        self.times = times or ForwardTimes()
+        self.policy: Policy = policy or (Goodput(self.times) if self.takes_any_tree else Fixed())
+        self.counts: NodeCounts | None = None  # set to measure a template
+        _check_sound(source, self.rule, self.policy)
+        self._ranking = Ranking(coupled=self.rule.couples)
+        self._switch = Switch()
+
+    @property
+    def takes_any_tree(self) -> bool:
+        """Whether the rule follows the plain samples, so that it is exact for whatever is drafted."""
+        return self.rule.draws == "any"
+
+    def draft(self, streams: Sequence[Stream]) -> Drafts | None:
+        """The trees to verify in this iteration; None to draft nothing."""
+        if not self.takes_any_tree:
+            return self._draw(streams)
+        if isinstance(self.policy, Goodput) and self.policy.decides and not self._switch.on(len(streams)):
+            return None
+        self.source.prepare(streams)
+        growth = self.policy.grow(streams, self.source, self._ranking)
+        return None if growth is None else Drafts(growth.trees, growth)
+
+    def follow(self, tree: DraftTree, drawn: Callable[[int], int]) -> Verdict:
+        """The verdict of the rules that follow the plain samples; ``drawn`` gives a node's."""
+        assert self.takes_any_tree
+        return follow(tree, drawn)
+
+    def settle(self, drafts: Drafts, index: int, verdict: Verdict) -> None:
+        """Learns from the verdict on one stream's tree; before its tokens are told by ``extend``."""
+        tree, growth = drafts.trees[index], drafts.growth
+        if self.counts is not None:
+            self.counts.count(tree, verdict.accepted)
+        if growth is None:
+            return
+        states, buckets = growth.states[index], growth.buckets[index]
+        node = 0
+        for following in (*verdict.accepted, None):
+            for child in tree.children[node]:
+                self._ranking.settle(tree.proposers[child], buckets[child], child == following)
+            if states[node] is not None:
+                token = verdict.token if following is None else tree.tokens[following]
+                self.source.settle(states[node], token)
+            if following is not None:
+                node = following
+
+    def account(
+        self, *, branches: int, nodes: int, accepted: int, forward_seconds: float, overhead_seconds: float
+    ) -> None:
+        """What an iteration of branches that all decoded came to; ``nodes`` is 0 where nothing was drafted.
+
+        Args:
+            overhead_seconds: drafting and learning; not the forward, not drawing.
+        """
+        self.times.observe(branches + nodes, forward_seconds)
+        if not isinstance(self.policy, Goodput):
+            return
+        each = overhead_seconds / (branches + nodes)
+        self.policy.overhead(each, _STEP)
+        if nodes and self.times.measured:
+            plain = branches / float(self.times.upto(branches)[branches])
+            advantage = (branches + accepted) / (forward_seconds + overhead_seconds) / plain - 1.0
+            self._switch.settle(branches, advantage)
+
+    def observe(self, rows: Rows) -> None:
+        """Tells the source what the model says at the rows of this iteration."""
+        if len(rows.tokens):
+            self.source.observe(rows)
+
+    def reset(self) -> None:
+        """Forgets everything that was learnt."""
+        self.source.reset()
+        self._ranking.reset()
+        self._switch = Switch()
+
+    def _draw(self, streams: Sequence[Stream]) -> Drafts:
+        """Trees whose children are drawn, in the slots that a template grants beforehand."""
+        assert isinstance(self.policy, Fixed)
+        coins = [SeededCoins(stream.seed, stream.key, len(stream.tokens)) for stream in streams]
+        trees: list[DraftTree] = []
+        for stream, own in zip(streams, coins, strict=True):
+            template = tuple(path for path in self.policy.template if len(path) <= stream.room)
+            if self.rule.draws == "mixed":
+                trees.append(self._draw_mixed(stream, own))
+                continue
+            trees.append(
+                draw_tree(
+                    stream.tokens[-1],
+                    self.source.state(stream) if template else None,
+                    self.source.step,
+                    self.source.distribution,
+                    template,
+                    own,
+                    replacement=self.rule.draws == "replacement",
+                )
+            )
+        return Drafts(trees, coins=coins)
+
+    def _draw_mixed(self, stream: Stream, coins: SeededCoins) -> DraftTree:
+        """At each place the first source's best token is put, and the template's other slots are drawn from the
+        second source."""
+        assert isinstance(self.source, Union) and isinstance(self.policy, Fixed)
+        put, drawn = self.source.sources
+        widths: dict[tuple[int, ...], int] = {}
+        for path in self.policy.template:
+            if len(path) <= stream.room:
+                widths[path[:-1]] = widths.get(path[:-1], 0) + 1
+        tree = DraftTree([stream.tokens[-1]])
+        start = ((), 0, put.state(stream), drawn.state(stream))
+        places: list[tuple[tuple[int, ...], int, State, State]] = [start] if widths else []
+        for slot, node, first, second in places:  # grows as it is read
+            width = widths.get(slot, 0)
+            expected = put.distribution(first) if first is not None else None
+            if width and expected is not None and expected.tokens:
+                tree.add(node, expected.tokens[0], expected.probabilities[0], put.name)
+                tree.fixed[node] = 1
+            left = width - len(tree.children[node])
+            if left > 0 and second is not None and (q := drawn.distribution(second)).tokens:
+                grow(tree, node, q, left, coins)
+            for rank, child in enumerate(tree.children[node]):
+                token = tree.tokens[child]
+                after = None if first is None else put.step(first, token)
+                places.append(((*slot, rank), child, after, None if second is None else drawn.step(second, token)))
+        return tree
+
+
+def contexts(stream: Stream, tree: DraftTree | None) -> list[list[int]]:
+    """The last ``CONTEXT`` tokens at each node of the tree, the root first; -1 before the path's start."""
+    found = [([-1] * CONTEXT + stream.tokens[-CONTEXT:])[-CONTEXT:]]
+    if tree is not None:
+        for token, parent in zip(tree.tokens[1:], tree.parents[1:], strict=True):
+            found.append([*found[parent][1:], token])
+    return found
+
+
+def make_rows(found: Sequence[Sequence[int]], tokens: np.ndarray, probabilities: np.ndarray) -> Rows:
+    """Rows from contexts [rows][CONTEXT] and the rows' likeliest tokens."""
+    return Rows(np.array(found, dtype=np.int64).reshape(-1, CONTEXT), tokens, probabilities)
+
+
+def _check_sound(source: Source, rule: Rule, policy: Policy) -> None:
+    if rule.draws == "any":
+        return
+    allowed = "rules 'coupled' and 'match' are exact with any source and policy"
+    if not isinstance(policy, Fixed):
+        raise UsageError(
+            f"rule {rule.name!r} is exact only where slots are granted before their tokens are drawn, which the policy "
+            f"{policy.name!r} does not do: use policy 'fixed' or 'data-driven'; {allowed}"
+        )
+    if rule.draws == "mixed":
+        sources = source.sources if isinstance(source, Union) else (source,)
+        if len(sources) != 2 or not sources[1].stochastic:
+            raise UsageError(
+                f"rule 'mixed' needs two sources, the second with probabilities that can be drawn from (lookup+stand), "
+                f"got {source.name!r}; {allowed}"
+            )
+    elif isinstance(source, Union):
+        raise UsageError(f"rule {rule.name!r} is not exact for a union of sources ({source.name}): {allowed}")
+    elif not source.stochastic:
+        raise UsageError(
+            f"rule {rule.name!r} needs a source that tokens are drawn from, and {source.name!r} has no "
+            f"probabilities to draw from: {allowed}"
+        )
