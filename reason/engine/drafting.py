@@ -9,8 +9,8 @@ import numpy as np
 
 from reason.engine.jobs import GenerateJob
 from reason.engine.ledger import Ledger, LoopStats
-from reason.runtime.forest import Branch, KVForest, PoolExhausted
-from reason.runtime.runner import RowPlanner
+from reason.runtime.forest import Branch, PoolExhausted
+from reason.runtime.runner import ModelRunner, RowPlanner
 from reason.runtime.sampler import TopRows
 from reason.speculate.draft import Rows, Stream
 from reason.speculate.rules import SeededCoins, Verdict
@@ -40,9 +40,10 @@ class Drafting:
     """See the module's docstring. The loop calls ``propose``, ``add_rows``, then for each branch ``settle``, then
     ``finish``, once an iteration."""
 
-    def __init__(self, speculator: Speculator, forest: KVForest, ledger: Ledger) -> None:
+    def __init__(self, speculator: Speculator, runner: ModelRunner, ledger: Ledger) -> None:
         self.speculator = speculator
-        self._forest = forest
+        self._forest = runner.forest
+        self._max_positions = runner.max_positions
         self._ledger = ledger
         self._streams: dict[GenerateJob, Stream] = {}
         self._drafts: Drafts | None = None
@@ -76,11 +77,9 @@ class Drafting:
             spare = self._forest.available - 2 * len(jobs)
             for index, job in enumerate(jobs):
                 size = len(self._drafts.trees[index])
-                if 0 < size <= spare:
+                if size <= spare and (size or self.speculator.learns_roots):
                     spare -= size
                     self._claim(job, index)
-                elif size or self._drafts.growth is not None:
-                    self._drafts.trees[index].clear()
         self._seconds = time.perf_counter() - began
 
     def add_rows(self, job: GenerateJob, planner: RowPlanner) -> list[Branch]:
@@ -142,6 +141,12 @@ class Drafting:
                 overhead_seconds=self._seconds,
             )
 
+    def reset(self) -> None:
+        """Forgets what was learnt; running streams begin anew."""
+        for job in list(self._streams):
+            self.speculator.source.end(self._streams.pop(job))
+        self.speculator.reset()
+
     def abandon(self) -> None:
         """Gives the claims up after a forward that failed."""
         for draft in self._trees.values():
@@ -162,7 +167,11 @@ class Drafting:
             )
             self._streams[job] = stream
             self.speculator.source.begin(stream)
-        stream.room = max(0, request.max_tokens - len(job.generated) - 1)
+        length = len(request.prefix) + len(job.generated)
+        if (missing := length - len(stream.tokens)) > 0:  # drawn while its path was computed again after a preemption
+            stream.tokens.extend(job.generated[-missing:])
+            self.speculator.source.extend(stream, missing)
+        stream.room = max(0, min(request.max_tokens - len(job.generated) - 1, self._max_positions - length))
         if job.grammar is not None and not self.speculator.takes_any_tree:
             stream.room = 0  # rejection rules want p at all nodes at once, a grammar walks one path
         return stream
@@ -177,6 +186,5 @@ class Drafting:
         except PoolExhausted:  # the pool is fuller than it looked: no draft this time
             for claim in reversed(draft.claims):
                 self._forest.close(claim)
-            draft.tree.clear()
             return
         self._trees[job] = draft

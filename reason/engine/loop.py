@@ -60,7 +60,7 @@ class EngineLoop:
         self._waiting: deque[GenerateJob] = deque()
         self._scores: deque[ScoreJob] = deque()
         self._running: list[GenerateJob] = []  # oldest first
-        self._drafting = None if speculator is None else Drafting(speculator, runner.forest, self.ledger)
+        self._drafting = None if speculator is None else Drafting(speculator, runner, self.ledger)
         self._grammars = GrammarCompiler(codec.tokenizer, runner.vocab_size, sorted(codec.eos_token_ids))
 
     # -- what comes in ---------------------------------------------------------------------------------------------
@@ -115,6 +115,11 @@ class EngineLoop:
     def scoring_jobs(self) -> list[ScoreJob]:
         """Paths being scored or waiting for it."""
         return list(self._scores)
+
+    def reset_drafts(self) -> None:
+        """Draft sources forget what they learnt."""
+        if self._drafting is not None:
+            self._drafting.reset()
 
     # -- one iteration ---------------------------------------------------------------------------------------------
 
@@ -215,10 +220,8 @@ class EngineLoop:
         decoding: list[GenerateJob] = []
         prefilling: list[GenerateJob] = []
         for job in self._running:
-            branch = job.branch
-            assert branch is not None
-            ready = branch.node.computed >= branch.offset - 1 and branch.offset > 1
-            (decoding if ready else prefilling).append(job)
+            assert job.branch is not None
+            (decoding if _decodes(job.branch) else prefilling).append(job)
         return decoding, prefilling
 
     def _choose_rows(
@@ -244,7 +247,9 @@ class EngineLoop:
 
     def _drawing(self, job: GenerateJob, rows: Sequence[int]) -> Drawing:
         draft = None if self._drafting is None else self._drafting.of(job)
-        return Drawing(job, rows) if draft is None else Drawing(job, rows, draft.tree, draft.coins)
+        return (
+            Drawing(job, rows, draft.tree, draft.coins) if draft is not None and len(draft.tree) else Drawing(job, rows)
+        )
 
     def _ends(self, job: GenerateJob) -> list[Branch]:
         """Where a job's rows of logits are wanted: at its end and at its draft nodes."""
@@ -434,6 +439,14 @@ class EngineLoop:
         for score in list(self._scores):
             if score.branch is not None:
                 self._end_score(score, error)
+
+
+def _decodes(branch: Branch) -> bool:
+    """Whether nothing but the last token of the path is pending."""
+    if branch.length == 1 or branch.node.computed < branch.offset - 1:
+        return False
+    parent = branch.node.parent
+    return branch.offset > 1 or (parent is not None and parent.computed == len(parent))
 
 
 def _consecutive(numbers: Sequence[int]) -> bool:

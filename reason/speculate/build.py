@@ -43,11 +43,11 @@ def make_speculator(
 
 def make_policy(name: str, times: ForwardTimes) -> Policy | None:
     """A policy by name; None for "auto"."""
-    kind, _, argument = name.partition(":")
-    if kind == "auto":
+    if name == "auto":
         return None
-    if kind == "goodput":
+    if name == "goodput":
         return Goodput(times)
+    kind, _, argument = name.partition(":")
     if kind == "fixed":
         return Fixed(load_template(Path(argument))) if argument else Fixed()
     if kind == "nodes" and argument.isdigit() and int(argument) > 0:

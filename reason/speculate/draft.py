@@ -161,10 +161,6 @@ class DraftTree:
         self.children[parent].append(index)
         return index
 
-    def clear(self) -> None:
-        """Drops every node but the root, unverified."""
-        self.__init__(self.tokens[:1])  # type: ignore[misc]
-
     def child(self, node: int, token: int) -> int | None:
         """The first child of ``node`` with that token."""
         return next((child for child in self.children[node] if self.tokens[child] == token), None)

@@ -19,6 +19,7 @@ from reason.speculate.sources.union import Union
 __all__ = ["Drafts", "Speculator"]
 
 _STEP = 0.05  # of the average of what drafting costs beside its rows
+_ALWAYS, _EVERY = 8, 4  # up to so many branches sources judge every iteration, beyond that every fourth
 
 
 @dataclass(slots=True)
@@ -63,6 +64,11 @@ class Speculator:
         _check_sound(source, self.rule, self.policy)
         self._ranking = Ranking(coupled=self.rule.couples)
         self._switch = Switch()
+        self._drafting = True  # in this iteration, be it for nothing
+        self._iteration = 0
+        self.learns_roots = True
+        """Whether sources are told in this iteration what came at the branches' ends: at all of them, drafted or not.
+        Being drafted means that the noise favoured the guess, so that to learn from those alone would flatter it."""
 
     @property
     def takes_any_tree(self) -> bool:
@@ -73,8 +79,13 @@ class Speculator:
         """The trees to verify in this iteration; None to draft nothing."""
         if not self.takes_any_tree:
             return self._draw(streams)
-        if isinstance(self.policy, Goodput) and self.policy.decides and not self._switch.on(len(streams)):
+        self._drafting = (
+            not isinstance(self.policy, Goodput) or not self.policy.decides or self._switch.on(len(streams))
+        )
+        if not self._drafting:
             return None
+        self._iteration += 1
+        self.learns_roots = len(streams) <= _ALWAYS or self._iteration % _EVERY == 0
         self.source.prepare(streams)
         growth = self.policy.grow(streams, self.source, self._ranking)
         return None if growth is None else Drafts(growth.trees, growth)
@@ -96,7 +107,7 @@ class Speculator:
         for following in (*verdict.accepted, None):
             for child in tree.children[node]:
                 self._ranking.settle(tree.proposers[child], buckets[child], child == following)
-            if states[node] is not None:
+            if states[node] is not None and (node or self.learns_roots):
                 token = verdict.token if following is None else tree.tokens[following]
                 self.source.settle(states[node], token)
             if following is not None:
@@ -105,7 +116,8 @@ class Speculator:
     def account(
         self, *, branches: int, nodes: int, accepted: int, forward_seconds: float, overhead_seconds: float
     ) -> None:
-        """What an iteration of branches that all decoded came to; ``nodes`` is 0 where nothing was drafted.
+        """What an iteration of branches that all decoded came to; ``nodes`` is 0 where nothing was drafted, be it that
+        drafting paused or that nothing was worth its row.
 
         Args:
             overhead_seconds: drafting and learning; not the forward, not drawing.
@@ -113,9 +125,10 @@ class Speculator:
         self.times.observe(branches + nodes, forward_seconds)
         if not isinstance(self.policy, Goodput):
             return
-        each = overhead_seconds / (branches + nodes)
-        self.policy.overhead(each, _STEP)
-        if nodes and self.times.measured:
+        if not self._drafting:
+            return
+        self.policy.overhead(overhead_seconds / (branches + nodes), _STEP)
+        if self.times.measured:
             plain = branches / float(self.times.upto(branches)[branches])
             advantage = (branches + accepted) / (forward_seconds + overhead_seconds) / plain - 1.0
             self._switch.settle(branches, advantage)

@@ -1,4 +1,12 @@
-"""What a forward of so many rows costs: a table of measured times, kept up to date by what iterations really take."""
+"""What a forward of so many rows costs: measured once, then kept in step with what iterations really take.
+
+    seconds(rows) = scale * probed(rows) + each * rows
+
+Forwards are steps rather than slopes (on a CPU with AMX rows go 16 at a time, so 17 cost a step more than 16 and 32
+little more than 17), which is why sizes on both sides of the steps are probed. The probe's path is short; what
+attention over real paths adds goes with the rows, and a busy machine makes everything slower: ``scale`` and ``each``
+follow the iterations by least squares that forget.
+"""
 
 from __future__ import annotations
 
@@ -9,60 +17,67 @@ import numpy.typing as npt
 
 __all__ = ["PROBED_ROWS", "ForwardTimes"]
 
-PROBED_ROWS = (1, 8, 16, 32, 64)
+PROBED_ROWS = (1, 16, 17, 32, 33, 48, 49, 64, 65, 96)
 """Sizes that are measured before drafting begins."""
 
-_GRID = np.array([1, 2, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512], dtype=np.float64)
-_STEP = 0.1  # of the exponential average
-_OUTLIER = 2.5  # times the known value, beyond which a time says more about the machine's other work
+_FORGET = 0.98  # weight of what was, an iteration
+_PRIOR = 6.0  # iterations that the probe itself counts as
+_OUTLIER = 3.0  # times the expected seconds, beyond which a time says more about the machine's other work
+_LONGEST = 512  # rows of the table
 
 
 class ForwardTimes:
-    """Seconds by rows, interpolated between the measured sizes and never falling."""
+    """See the module's docstring."""
 
     def __init__(self) -> None:
-        self._seconds = np.full(len(_GRID), np.nan)
-        self._table: npt.NDArray[np.float64] | None = None
+        self._probed: npt.NDArray[np.float64] | None = None  # [rows + 1] seconds
+        self._products = np.zeros((2, 2))
+        self._targets = np.zeros(2)
+        self._scale, self._each = 1.0, 0.0
 
     @property
     def measured(self) -> bool:
-        """Whether there is anything to interpolate."""
-        return not bool(np.isnan(self._seconds).all())
+        """Whether forwards were probed."""
+        return self._probed is not None
 
     def probe(self, measure: Callable[[int], float], most: int) -> None:
         """Fills the table for up to ``most`` rows; ``measure(rows)`` runs one forward and gives its seconds."""
         sizes = [rows for rows in PROBED_ROWS if rows <= max(1, most)]
-        measure(sizes[-1])  # the first forward of a size pays for its memory
-        for rows in sizes:
-            self._seconds[rows == _GRID] = measure(rows)
-        self._table = None
+        measure(sizes[-1])  # the first forward pays for the memory
+        self.set({rows: measure(rows) for rows in sizes})
+
+    def set(self, seconds: dict[int, float]) -> None:
+        """Takes the times of some sizes as probed; between them it interpolates, beyond them it goes on as steeply as
+        from the first to the last."""
+        sizes = np.array(sorted(seconds))
+        values = np.maximum.accumulate([seconds[int(rows)] for rows in sizes])
+        rows = np.arange(_LONGEST + 1)
+        table = np.interp(rows, sizes, values)
+        if len(sizes) > 1:
+            slope = (values[-1] - values[0]) / (sizes[-1] - sizes[0])
+            table = np.where(rows > sizes[-1], values[-1] + slope * (rows - sizes[-1]), table)
+        self._probed = table
+        unit = float(table[1])
+        self._products = _PRIOR * np.diag([unit * unit, unit * unit])
+        self._targets = _PRIOR * np.array([unit * unit, 0.0])
+        self._scale, self._each = 1.0, 0.0
 
     def observe(self, rows: int, seconds: float) -> None:
         """An iteration whose rows all decoded took so long."""
-        nearest = int(np.abs(np.log(_GRID) - np.log(max(1, rows))).argmin())
-        if not 0.9 < _GRID[nearest] / rows < 1.1:
+        if self._probed is None or rows > _LONGEST or seconds > _OUTLIER * float(self.upto(rows)[rows]):
             return
-        known = self._seconds[nearest]
-        if np.isnan(known):
-            self._seconds[nearest] = seconds
-        elif seconds < _OUTLIER * known:
-            self._seconds[nearest] = known + _STEP * (seconds - known)
-        self._table = None
+        features = np.array([self._probed[rows], float(rows) * 1e-3])  # milliseconds a row: of the other's size
+        self._products = _FORGET * self._products + np.outer(features, features)
+        self._targets = _FORGET * self._targets + features * seconds
+        scale, each = np.linalg.solve(self._products + 1e-12 * np.eye(2), self._targets).tolist()
+        if each < 0.0:  # faster than the probe: the probe was slowed
+            scale, each = float(self._targets[0] / self._products[0, 0]), 0.0
+        self._scale, self._each = min(4.0, max(0.25, scale)), each * 1e-3
 
     def upto(self, rows: int) -> npt.NDArray[np.float64]:
-        """Seconds of forwards with 0, 1, ... ``rows`` rows, [rows + 1]; the first entry is that of one row."""
-        if self._table is None or len(self._table) <= rows:
-            self._table = self._interpolate(max(rows, 512))
-        return self._table[: rows + 1]
-
-    def _interpolate(self, rows: int) -> npt.NDArray[np.float64]:
-        known = ~np.isnan(self._seconds)
-        assert known.any(), "forward times are asked for before any was measured"
-        sizes, seconds = _GRID[known], np.maximum.accumulate(self._seconds[known])
-        table = np.interp(np.arange(rows + 1), sizes, seconds)
-        if len(sizes) > 1:  # beyond the largest size as steeply as before it
-            slope = max(0.0, (seconds[-1] - seconds[-2]) / (sizes[-1] - sizes[-2]))
-            beyond = np.arange(rows + 1) > sizes[-1]
-            table[beyond] = seconds[-1] + slope * (np.arange(rows + 1)[beyond] - sizes[-1])
-        result: npt.NDArray[np.float64] = table
+        """Seconds of forwards with 0, 1, ... ``rows`` rows, [rows + 1]; the first entry is that of one row. Sizes
+        beyond the table cost what its last one does."""
+        assert self._probed is not None, "forward times are asked for before any was probed"
+        sizes = np.minimum(np.arange(rows + 1), _LONGEST)
+        result: npt.NDArray[np.float64] = self._scale * self._probed[sizes] + self._each * sizes
         return result

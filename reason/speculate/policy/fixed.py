@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from reason.errors import UsageError
 from reason.speculate.draft import Source, Stream, Template
@@ -39,7 +40,7 @@ class Fixed:
         return growth
 
 
-def check_template(template: Sequence[Sequence[int]]) -> Template:
+def check_template(template: Sequence[Sequence[Any]]) -> Template:
     """The paths, parents first, by depth and then rank.
 
     Raises:
@@ -47,7 +48,7 @@ def check_template(template: Sequence[Sequence[int]]) -> Template:
     """
     paths = {tuple(path) for path in template}
     for path in paths:
-        if not path or min(path) < 0:
+        if not path or not all(type(rank) is int and rank >= 0 for rank in path):
             raise UsageError(f"a template's path is a list of ranks from 0, got {list(path)}")
         if len(path) > 1 and path[:-1] not in paths:
             raise UsageError(f"the template has {list(path)} but not its parent {list(path[:-1])}")

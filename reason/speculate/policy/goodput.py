@@ -74,11 +74,10 @@ class Goodput:
         seconds = seconds + self._overhead * (branches + np.arange(len(seconds)))
         plain = branches / float(self._times.upto(branches)[branches])
         slopes = _slopes(seconds)
-        floor = max(self._floor, min(1.0, plain * float(slopes[0])))
         self.expected = 0.0
-        if floor >= 0.97:
+        if plain * float(slopes[0]) >= 1.0:  # not even sure tokens would pay
             return None
-        growth = Growth(streams, source, ranking, max_depth=self._max_depth, floor=floor)
+        growth = Growth(streams, source, ranking, max_depth=self._max_depth, floor=self._floor)
         tokens, best, best_count, best_tokens = float(branches), plain, 0, float(branches)
         for count in range(1, self._max_nodes + 1):
             if growth.best <= max(0.0, best * float(slopes[count - 1])):

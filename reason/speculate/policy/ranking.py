@@ -99,7 +99,7 @@ def _depth_class(depth: int) -> int:
 
 def _perturbed(state: int, tokens: Sequence[int], probabilities: Sequence[float], count: int) -> list[float]:
     """Estimates under the noise of one position."""
-    scores = [math.log(probabilities[i]) + StreamNoise.gumbel(state, tokens[i]) for i in range(count)]
+    scores = [math.log(max(probabilities[i], 1e-12)) + StreamNoise.gumbel(state, tokens[i]) for i in range(count)]
     rest = max(1.0 - sum(probabilities[:count]), 1e-3)
     scores.append(math.log(rest) + _EULER)
     best = max(scores)

@@ -14,7 +14,7 @@ from reason.speculate.sources.suffix import Suffix
 from reason.speculate.sources.token_recycling import TokenRecycling
 from reason.speculate.sources.union import Union
 
-__all__ = ["AUTO", "SOURCES", "make_source"]
+__all__ = ["AUTO", "DRAFT_MODEL", "SOURCES", "make_source"]
 
 SOURCES: dict[str, Callable[[], Source]] = {
     "stand": Stand,
@@ -25,8 +25,12 @@ SOURCES: dict[str, Callable[[], Source]] = {
     "retrieval": Retrieval,
 }
 
-AUTO = "goose+suffix"
+AUTO = "suffix+goose"
 """What "auto" drafts with, whatever models are at hand."""
+
+DRAFT_MODEL = "draft-model"
+"""A smaller model of the same tokenizer, "draft-model:NAME" and options (``sources.draft_shapes``). It is no line of
+``SOURCES``, because whoever loads models has to make it: its maker comes in ``others``."""
 
 
 def make_source(name: str, others: dict[str, Callable[[str], Source]] | None = None) -> Source:
@@ -40,7 +44,7 @@ def make_source(name: str, others: dict[str, Callable[[str], Source]] | None = N
         UsageError: a source is named twice.
     """
     names = [part.strip() for part in name.split("+")]
-    if len(set(names)) < len(names):
+    if len({part.lower() for part in names}) < len(names):
         raise UsageError(f"a draft source is named twice in {name!r}")
     made: list[Source] = []
     for part in names:

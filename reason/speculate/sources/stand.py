@@ -81,15 +81,21 @@ class Stand(Source):
     def observe(self, rows: Rows) -> None:
         places: list[int] = []
         used: list[int] = []
+        valid: dict[int, int] = {}  # by place that a new key took: the first of ``places`` that means this key
         for order in self._orders:
             known = (rows.contexts[:, -order] >= 0).tolist()
             for row, key in enumerate(_keys(rows.contexts[:, -order:])):
                 if known[row]:
-                    places.append(self._place_of(key))
+                    place = self._place.get(key)
+                    if place is None:
+                        place = self._new_place(key)
+                        valid[place] = len(places)
+                    places.append(place)
                     used.append(row)
         tokens, probabilities = _clean(rows)
-        # A key that comes twice is two visits, one after the other.
-        at, of = np.array(places, dtype=np.int64), np.array(used, dtype=np.int64)
+        # A key that comes twice is two visits, one after the other; visits of a key that is gone again are none.
+        kept = [i for i, place in enumerate(places) if i >= valid.get(place, 0)]
+        at, of = np.array(places, dtype=np.int64)[kept], np.array(used, dtype=np.int64)[kept]
         while len(at):
             _, first = np.unique(at, return_index=True)
             self._merge(at[first], tokens[of[first]], probabilities[of[first]])
@@ -99,10 +105,8 @@ class Stand(Source):
             later[first] = False
             at, of = at[later], of[later]
 
-    def _place_of(self, key: int) -> int:
-        place = self._place.get(key)
-        if place is not None:
-            return place
+    def _new_place(self, key: int) -> int:
+        """Where a key goes that is not there yet: the next free place, or that of the oldest key."""
         if len(self._keys) < self._capacity:
             place = len(self._keys)
             self._keys.append(key)

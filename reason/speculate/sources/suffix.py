@@ -78,7 +78,7 @@ class Suffix(Source):
     def __init__(
         self,
         *,
-        max_depth: int = 32,
+        max_depth: int = 16,
         min_match: int = 1,
         max_hits: int = 16,
         max_spec_factor: float = 4.0,

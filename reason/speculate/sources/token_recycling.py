@@ -32,6 +32,7 @@ class TokenRecycling(Source):
     def reset(self) -> None:
         self._matrix = np.full((1024, _WIDTH), -1, dtype=np.int64)  # [vocab so far, WIDTH]
         self._frequency = list(_PRIOR)
+        self._order = list(range(_WIDTH))  # ranks by frequency
 
     def state(self, stream: Stream) -> State:
         return stream.tokens[-1]
@@ -42,13 +43,16 @@ class TokenRecycling(Source):
     def distribution(self, state: State) -> Distribution:
         if state >= len(self._matrix) or self._matrix[state, 0] < 0:
             return NOTHING
-        return Distribution(self._matrix[state].tolist(), tuple(self._frequency))
+        row = self._matrix[state].tolist()
+        ranks = [rank for rank in self._order if row[rank] >= 0]
+        return Distribution([row[rank] for rank in ranks], [self._frequency[rank] for rank in ranks])
 
     def settle(self, state: State, token: int) -> None:
         if state >= len(self._matrix) or self._matrix[state, 0] < 0:
             return
         for rank, recycled in enumerate(self._matrix[state].tolist()):
             self._frequency[rank] += ((recycled == token) - self._frequency[rank]) / _HORIZON
+        self._order.sort(key=self._frequency.__getitem__, reverse=True)
 
     def observe(self, rows: Rows) -> None:
         last = rows.contexts[:, -1]
