@@ -25,6 +25,7 @@ from reason.types import Completion, Path, Request, Scored, Usage
 
 if TYPE_CHECKING:
     from reason.runtime.runner import ModelRunner
+    from reason.speculate.draft import Source
     from reason.speculate.speculator import Speculator
 
 __all__ = ["LocalEngine"]
@@ -108,21 +109,36 @@ class LocalEngine:
             draft_rule: the verification rule.
             draft_policy: what decides how much is drafted.
         """
-        from reason.engine.loading import load_runner
+        from reason.engine.loading import LoadOptions, load_codec, load_draft_source, load_runner
         from reason.speculate.build import make_speculator
+        from reason.speculate.rules import make_rule
+        from reason.speculate.sources import DRAFT_MODEL
 
-        speculator = make_speculator(draft, rule=draft_rule, policy=draft_policy)
+        called = name or FilePath(folder).name
+        options = LoadOptions(device, dtype, kv_tokens, quantize, threads)
 
         def make() -> EngineLoop:
-            runner, codec = load_runner(
-                FilePath(folder), device=device, dtype=dtype, kv_tokens=kv_tokens, quantize=quantize, threads=threads
+            codec = load_codec(FilePath(folder))
+
+            def make_draft_model(argument: str) -> Source:
+                rule = make_rule(draft_rule)
+                return load_draft_source(argument, codec, options, called, rule, target_seconds)
+
+            def target_seconds(rows: int) -> float:
+                assert speculator is not None
+                return float(speculator.times.upto(rows)[rows])
+
+            # Before the runner: a name that is unknown should not wait for what is large.
+            speculator = make_speculator(
+                draft, rule=draft_rule, policy=draft_policy, others={DRAFT_MODEL: make_draft_model}
             )
+            runner = load_runner(FilePath(folder), options)
             if speculator is not None:
                 speculator.times.probe(runner.time_forward, runner.forest.pool.capacity // 2)
             return EngineLoop(runner, codec, max_running=max_running, max_rows=max_rows, speculator=speculator)
 
         engine = cls.__new__(cls)
-        engine._start(make, name or FilePath(folder).name)
+        engine._start(make, called)
         return engine
 
     # -- the Engine protocol ---------------------------------------------------------------------------------------
@@ -214,6 +230,10 @@ class LocalEngine:
     def drop_cache(self) -> None:
         """Evicts everything that nothing in flight needs."""
         self._ask(self._loop.runner.forest.clear)
+
+    def reset_drafts(self) -> None:
+        """Forgets everything that draft sources learnt. It costs speed for a while, nothing else."""
+        self._ask(self._loop.reset_drafts)
 
     # -- the thread --------------------------------------------------------------------------------------------------
 
