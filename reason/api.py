@@ -40,8 +40,11 @@ class Solver:
         model: a catalogue name, a folder, a GGUF file or a hub id; None is the default model. Or ``engine``.
         engine: an engine made by the caller, who keeps it: closing the solver does not close it.
         device, dtype, kv_tokens, quantize, threads: see ``LocalEngine.load``.
+        draft: what drafts tokens: "auto", "none", a source ("stand") or several ("goose+stand"). It changes how fast
+            tokens come, not which.
 
     Raises:
+        UsageError: no such draft source, or one for an engine that is made already.
         ReasonError: the model cannot be had or run; the message says what to do.
     """
 
@@ -55,12 +58,14 @@ class Solver:
         kv_tokens: int | None = None,
         quantize: str | None = None,
         threads: int | None = None,
+        draft: str = "auto",
     ) -> None:
         if engine is not None and model is not None:
             raise UsageError("give a model or an engine, not both")
+        check_draft(draft, engine)
         self._owns_engine = engine is None
         self.engine: Engine = engine or _load(
-            model, device=device, dtype=dtype, kv_tokens=kv_tokens, quantize=quantize, threads=threads
+            model, device=device, dtype=dtype, kv_tokens=kv_tokens, quantize=quantize, threads=threads, draft=draft
         )
 
     def start(
@@ -171,21 +176,22 @@ class Solver:
 
 
 class _Warm:
-    """The solver that module-level calls share: the last model stays loaded until another is asked for."""
+    """The solver that module-level calls share: the last model stays loaded until another is asked for, or other drafts
+    for it."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._model: str | None = None
+        self._loaded: tuple[str | None, str] | None = None  # model, draft
         self._solver: Solver | None = None
 
-    def get(self, model: str | None) -> Solver:
+    def get(self, model: str | None, draft: str) -> Solver:
         with self._lock:
-            if self._solver is None or model != self._model:
+            if self._solver is None or (model, draft) != self._loaded:
                 if self._solver is not None:
                     self._solver.close()
                     self._solver = None
-                self._solver = Solver(model)
-                self._model = model
+                self._solver = Solver(model, draft=draft)
+                self._loaded = (model, draft)
             return self._solver
 
     def close(self) -> None:
@@ -206,6 +212,8 @@ async def asolve(
     budget: Budget | None = None,
     seed: int = 0,
     verifiers: Mapping[str, Verifier] | None = None,
+    *,
+    draft: str = "auto",
     **strategy_fields: Any,
 ) -> Solution:
     """See ``solve``."""
@@ -213,9 +221,10 @@ async def asolve(
     find_verifiers(make_strategy(strategy, **strategy_fields), verifiers)
     check_budget(budget or Budget())
     if model is None or isinstance(model, str):
-        solver = await asyncio.to_thread(_warm.get, model)
+        check_draft(draft)
+        solver = await asyncio.to_thread(_warm.get, model, draft)
     else:
-        solver = Solver(engine=model)
+        solver = Solver(engine=model, draft=draft)
     return await solver.asolve(problem, strategy, budget=budget, seed=seed, verifiers=verifiers, **strategy_fields)
 
 
@@ -226,6 +235,8 @@ def solve(
     budget: Budget | None = None,
     seed: int = 0,
     verifiers: Mapping[str, Verifier] | None = None,
+    *,
+    draft: str = "auto",
     **strategy_fields: Any,
 ) -> Solution:
     """Solves one problem with one search.
@@ -238,6 +249,8 @@ def solve(
         budget: limits; the best answer so far is returned when one binds, and ``Solution.stopped_by`` names it.
         seed: equal seeds give equal tokens (float32; bf16 up to rounding).
         verifiers: verifiers of your own, by the name that the strategy's ``verifier`` field gives.
+        draft: what drafts tokens, see ``Solver``; a model that is loaded with other drafts is loaded again. An engine
+            has its own.
         strategy_fields: the strategy's hyper-parameters (``num_samples=8``).
 
     Raises:
@@ -245,7 +258,7 @@ def solve(
         ModelError: the weights cannot be had.
         EngineError: generation failed.
     """
-    return run_sync(asolve(problem, strategy, model, budget, seed, verifiers, **strategy_fields))
+    return run_sync(asolve(problem, strategy, model, budget, seed, verifiers, draft=draft, **strategy_fields))
 
 
 def as_problem(problem: ProblemLike) -> Problem:
@@ -265,6 +278,26 @@ def as_problem(problem: ProblemLike) -> Problem:
     if not messages or not all(isinstance(m, dict) and {"role", "content"} <= m.keys() for m in messages):
         raise UsageError("a problem is text or a list of {'role': ..., 'content': ...} messages")
     return Problem(content=messages)
+
+
+def check_draft(draft: str, engine: Engine | None = None) -> None:
+    """Refuses what no engine drafts with, before a model is loaded. Of a draft model only the word before the colon is
+    looked at.
+
+    Raises:
+        UnknownName: no source of that name.
+        UsageError: a source is named twice, or an engine is given, which drafts as it was made to.
+    """
+    if draft == "auto":
+        return
+    if engine is not None:
+        raise UsageError(f"draft={draft!r} is for models that are loaded by name; {engine.name} is an engine already")
+    if draft != "none":
+        from reason.speculate.build import make_speculator
+        from reason.speculate.sources import DRAFT_MODEL
+        from reason.speculate.sources.lookup import Lookup
+
+        make_speculator(draft, others={DRAFT_MODEL: lambda name: Lookup()})
 
 
 def run_sync(work: Coroutine[Any, Any, T]) -> T:

@@ -113,6 +113,12 @@ def test_mistakes_are_found_before_a_model_is_loaded(loaded: list[Any]) -> None:
         solve(" ")
     with pytest.raises(UsageError, match="budget calls must be more than 0"):
         solve("problem 1", budget=Budget(calls=0))
+    with pytest.raises(UnknownName, match=r"unknown draft source 'stamd'\. Did you mean 'stand'\?"):
+        solve("problem 1", draft="goose+stamd")
+    with pytest.raises(UnknownName, match="unknown draft source 'draft-modle:tiny'"):
+        Solver("mine", draft="draft-modle:tiny")
+    with pytest.raises(UsageError, match="named twice"):
+        Solver("mine", draft="stand+stand")
     assert loaded == []
 
 
@@ -177,6 +183,22 @@ def test_the_last_model_stays_loaded(loaded: list[Any]) -> None:
     assert all(is_closed(engine) for _, _, engine in loaded)
 
 
+def test_other_drafts_load_the_model_again(loaded: list[Any]) -> None:
+    for draft in ("auto", "auto", "none", "none", "goose+stand", "draft-model:tiny"):
+        assert solve("problem 1", draft=draft).answer
+    assert [options["draft"] for _, options, _ in loaded] == ["auto", "none", "goose+stand", "draft-model:tiny"]
+    assert [is_closed(engine) for _, _, engine in loaded] == [True, True, True, False]
+
+
+async def test_an_engine_drafts_as_it_was_made_to(engine: ScriptedEngine) -> None:
+    for draft in ("none", "stand", "draft-model:tiny"):
+        with pytest.raises(UsageError, match=f"draft='{draft}' is for models .* scripted is an engine already"):
+            await asolve("problem 1", model=engine, draft=draft)
+        with pytest.raises(UsageError, match="is an engine already"):
+            Solver(engine=engine, draft=draft)
+    assert (await asolve("problem 1", model=engine, draft="auto", num_samples=3)).answer == "4"
+
+
 def test_threads_load_one_model_once(loaded: list[Any]) -> None:
     answers: list[Solution] = []
     threads = [threading.Thread(target=lambda: answers.append(solve("problem 1", num_samples=2))) for _ in range(4)]
@@ -192,11 +214,14 @@ def test_threads_load_one_model_once(loaded: list[Any]) -> None:
 
 
 def test_a_solver_owns_what_it_loads(loaded: list[Any]) -> None:
-    with Solver("mine", device="cpu", dtype="float32", kv_tokens=99, quantize="int8", threads=1) as solver:
+    with Solver(
+        "mine", device="cpu", dtype="float32", kv_tokens=99, quantize="int8", threads=1, draft="stand"
+    ) as solver:
         assert solver.solve("problem 1").answer == "1"
     ((model, options, engine),) = loaded
     assert model == "mine"
-    assert options == {"device": "cpu", "dtype": "float32", "kv_tokens": 99, "quantize": "int8", "threads": 1}
+    machine = {"device": "cpu", "dtype": "float32", "kv_tokens": 99, "quantize": "int8", "threads": 1}
+    assert options == {**machine, "draft": "stand"}
     assert is_closed(engine)
     solver.close()
 

@@ -12,6 +12,7 @@ from reason import api
 from reason.engine.scripted import ScriptedEngine
 from reason.models import CATALOGUE
 from reason.search.strategies import STRATEGIES
+from reason.speculate.sources import DRAFT_MODEL, SOURCES
 from reason.tasks import TASKS
 from reason.verifiers import VERIFIERS
 
@@ -37,4 +38,4 @@ def test_the_example_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
 def test_the_tables_list_the_registries() -> None:
     cells = re.findall(r"^\| (`[^|]+`) \|", README, re.MULTILINE)
     names = [name for cell in cells for name in re.findall(r"`([^`]+)`", cell)]
-    assert sorted(names) == sorted([*STRATEGIES, *VERIFIERS, *TASKS, *CATALOGUE])
+    assert sorted(names) == sorted([*STRATEGIES, *VERIFIERS, *SOURCES, f"{DRAFT_MODEL}:NAME", *TASKS, *CATALOGUE])

@@ -98,6 +98,7 @@ def evaluate(
         int | None, typer.Option(help="Size of the KV pool in tokens.", show_default="from free memory")
     ] = None,
     threads: Annotated[int | None, typer.Option(help="CPU threads.", show_default="free cores")] = None,
+    draft: Annotated[str, typer.Option(help="What drafts tokens: auto, none, stand, goose+stand ...")] = "auto",
     log_samples: Annotated[bool, typer.Option("--log-samples", help="Also write every text.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Start anew where --out has results.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as one JSON object.")] = False,
@@ -109,15 +110,26 @@ def evaluate(
     if list_tasks:
         print_tasks(as_json=as_json)
         return
+    from reason.api import Solver, check_draft
     from reason.report.evaluate import Evaluation
     from reason.search.driver import check_budget
     from reason.search.strategies import make_strategy, parse_fields
     from reason.tasks import TASKS, load_task
 
+    class Drafting(Evaluation):
+        """Its configuration names what drafts, where it is recorded and not compared: it decides how fast results come,
+        not which."""
+
+        def _config(self, *, model: str | None) -> dict[str, Any]:
+            config = super()._config(model=model)
+            config["environment"]["draft"] = draft
+            return config
+
     if task is None:
         raise UsageError(f"name a task: {', '.join(TASKS)}, a file of JSON lines or hf:OWNER/NAME")
     fields = parse_fields(strategy, setting or [])
     make_strategy(strategy, **fields)  # before data and model are loaded
+    check_draft(draft)
     budget = Budget(policy_tokens=max_policy_tokens, seconds=max_seconds, kv_tokens=max_kv_tokens, calls=max_calls)
     check_budget(budget)
     loaded = load_task(
@@ -130,7 +142,7 @@ def evaluate(
         answer_field=answer_field,
         split=split,
     )
-    evaluation = Evaluation(
+    evaluation = Drafting(
         loaded,
         strategy,
         fields,
@@ -144,9 +156,9 @@ def evaluate(
         model_options={"device": device, "dtype": dtype, "quantize": quantize},
     )
     evaluation.check_folder()
-    from reason.api import Solver
-
-    with Solver(model, device=device, dtype=dtype, quantize=quantize, kv_tokens=kv_tokens, threads=threads) as solver:
+    with Solver(
+        model, device=device, dtype=dtype, quantize=quantize, kv_tokens=kv_tokens, threads=threads, draft=draft
+    ) as solver:
         summary = asyncio.run(_run(evaluation, solver))
     if as_json:
         text = json.dumps(summary.as_dict(), ensure_ascii=getattr(sys.stdout, "encoding", "") != "utf-8")

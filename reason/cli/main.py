@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from reason.cli import compare, eval, models, solve
+from reason.cli import bench, compare, eval, models, solve
 
 __all__ = ["app"]
 
@@ -23,6 +23,7 @@ app.command("solve")(solve.solve)
 app.command("eval")(eval.evaluate)
 app.command("compare")(compare.compare)
 app.add_typer(models.app, name="models")
+app.add_typer(bench.app, name="bench")
 
 
 def _print_version(wanted: bool) -> None:

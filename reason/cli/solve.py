@@ -75,6 +75,7 @@ def solve(
         int | None, typer.Option(help="Size of the KV pool in tokens.", show_default="from free memory")
     ] = None,
     threads: Annotated[int | None, typer.Option(help="CPU threads.", show_default="free cores")] = None,
+    draft: Annotated[str, typer.Option(help="What drafts tokens: auto, none, stand, goose+stand ...")] = "auto",
     live: Annotated[bool, typer.Option("--live", help="Show the tree growing.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
@@ -92,7 +93,9 @@ def solve(
     find_verifiers(make_strategy(strategy, **fields))  # before the model is loaded
     budget = Budget(policy_tokens=max_policy_tokens, seconds=max_seconds, kv_tokens=max_kv_tokens, calls=max_calls)
     check_budget(budget)
-    with Solver(model, device=device, dtype=dtype, quantize=quantize, kv_tokens=kv_tokens, threads=threads) as solver:
+    with Solver(
+        model, device=device, dtype=dtype, quantize=quantize, kv_tokens=kv_tokens, threads=threads, draft=draft
+    ) as solver:
         start = functools.partial(
             solver.start,
             text,

@@ -6,6 +6,7 @@ Replaying them through a source and a policy needs no model, so drafting can be 
 from __future__ import annotations
 
 import json
+import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -120,7 +121,7 @@ class Recording:
                         id=problem["id"], seed=problem["seed"], prompt=tuple(problem["prompt"]), samples=tuple(samples)
                     )
                 )
-        except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
+        except (OSError, ValueError, KeyError, IndexError, TypeError, zipfile.BadZipFile) as error:
             raise UsageError(f"{file} is not a recording made by `reason bench record`: {error}") from error
         return cls(model=about["model"], temperature=about["temperature"], problems=tuple(problems))
 

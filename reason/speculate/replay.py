@@ -123,7 +123,8 @@ def _play(speculator: Speculator, group: Sequence[_Playing], counted: Replayed) 
     source = speculator.source
     for playing in group:
         source.begin(playing.stream)
-    active = [playing for playing in group if not playing.over]
+    active = list(group)
+    _leave_ended(source, active)
     while active:
         drafts = speculator.draft([playing.stream for playing in active])
         found: list[list[int]] = []
@@ -145,9 +146,13 @@ def _play(speculator: Speculator, group: Sequence[_Playing], counted: Replayed) 
             counted.nodes += len(tree)
             counted.accepted += count - 1
         _observe(speculator, found, tops)
-        for playing in [playing for playing in active if playing.over]:
-            source.end(playing.stream)
-            active.remove(playing)
+        _leave_ended(source, active)
+
+
+def _leave_ended(source: Source, active: list[_Playing]) -> None:
+    for playing in [playing for playing in active if playing.over]:
+        source.end(playing.stream)
+        active.remove(playing)
 
 
 def _observe(speculator: Speculator, found: list[list[int]], tops: list[tuple[_Playing, int]]) -> None:
@@ -189,14 +194,13 @@ def replay_rejection(
         for group in [playing] if side_by_side else [[one] for one in playing]:
             for one in group:
                 source.begin(one.stream)
-            active = [one for one in group if not one.over]
+            active = list(group)
+            _leave_ended(source, active)
             while active:
                 for one in active:
                     _reject_step(one, source, rule, widths, counted)
                     counted.nodes += len(template)
-                for one in [one for one in active if one.over]:
-                    source.end(one.stream)
-                    active.remove(one)
+                _leave_ended(source, active)
         results.append(counted)
     return results
 

@@ -39,7 +39,17 @@ def test_help_of_solve_names_every_option(reason: Reason) -> None:
         "--max-kv-tokens",
     ):
         assert option in result.stdout
-    for option in ("--max-calls", "--seed", "--device", "--dtype", "--quantize", "--kv-tokens", "--threads", "--live"):
+    for option in (
+        "--max-calls",
+        "--seed",
+        "--device",
+        "--dtype",
+        "--quantize",
+        "--kv-tokens",
+        "--threads",
+        "--draft",
+        "--live",
+    ):
         assert option in result.stdout
 
 

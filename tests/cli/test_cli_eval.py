@@ -80,19 +80,21 @@ def test_options_go_where_they_belong(
         return start(self, *arguments, **options)
 
     monkeypatch.setattr(api.Solver, "start", watched)
-    model = "-m mine --device cpu --dtype float32 --quantize int8 --kv-tokens 99 --threads 2 --seed 7"
+    model = "-m mine --device cpu --dtype float32 --quantize int8 --kv-tokens 99 --threads 2 --seed 7 --draft stand"
     budget = "--max-policy-tokens 500 --max-seconds 50 --max-kv-tokens 5000 --max-calls 2 --max-thinking-tokens 64"
     fields = "-S temperature=0.5 -S num_samples=2 --concurrency 3 --few-shot 1"
     data = "--question-field question --answer-field answer"
     options = f"{model} {budget} {fields} {data}".split()
     assert reason("eval", sums, *options, "--out", str(tmp_path / "out")).exit_code == 0
-    assert loads == [("mine", {"device": "cpu", "dtype": "float32", "quantize": "int8", "kv_tokens": 99, "threads": 2})]
+    machine = {"device": "cpu", "dtype": "float32", "quantize": "int8", "kv_tokens": 99, "threads": 2}
+    assert loads == [("mine", {**machine, "draft": "stand"})]
     limits = seen[0]["budget"]
     assert (limits.policy_tokens, limits.seconds, limits.kv_tokens, limits.calls) == (500, 50.0, 5000, 2)
     assert (seen[0]["seed"], seen[0]["temperature"], seen[0]["max_thinking_tokens"]) == (7, 0.5, 64)
     config = json.loads((tmp_path / "out" / "config.json").read_text())
     assert config["model"] == {"name": "scripted", "device": "cpu", "dtype": "float32", "quantize": "int8"}
     assert config["task"]["few_shot"] == 1
+    assert config["environment"]["draft"] == "stand"
 
 
 def test_the_default_folder(reason: Reason, loads: Loads, sums: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -116,6 +118,7 @@ def test_the_default_folder(reason: Reason, loads: Loads, sums: str, monkeypatch
         (["SUMS", "-S", "num_samples=0"], "num_samples must be at least 1"),
         (["SUMS", "--max-calls", "0"], "budget calls must be more than 0"),
         (["SUMS", "--concurrency", "0"], "concurrency must be at least 1"),
+        (["SUMS", "--draft", "gose"], "unknown draft source 'gose'. Did you mean 'goose'?"),
         (["SUMS", "--limit", "0"], "limit 0"),
         (["SUMS", "--question-field", "nothing"], ""),
         (["SUMS", "--out", "sums.jsonl"], "sums.jsonl is not a folder"),
@@ -141,6 +144,17 @@ def test_other_settings_are_refused_before_the_model_is_loaded(
     assert loads == []
     assert reason("eval", sums, *out, "--seed", "1", "--overwrite").exit_code == 0
     assert len(loads) == 1
+
+
+def test_an_evaluation_goes_on_with_other_drafts(reason: Reason, loads: Loads, sums: str, tmp_path: Path) -> None:
+    """They decide how fast it goes, not what it comes to."""
+    out = tmp_path / "out"
+    assert reason("eval", sums, "--out", str(out), "--draft", "none").exit_code == 0
+    again = reason("eval", sums, "--out", str(out), "--draft", "goose+stand")
+    assert again.exit_code == 0, again.output
+    assert "5 of 5 problems were done before" in again.stderr
+    assert [options["draft"] for _, options in loads] == ["none", "goose+stand"]
+    assert json.loads((out / "config.json").read_text())["environment"]["draft"] == "none"
 
 
 def test_list(reason: Reason, loads: Loads) -> None:

@@ -134,6 +134,8 @@ def test_no_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
         (["--max-seconds", "-1"], "budget seconds must be more than 0, got -1.0"),
         (["--max-kv-tokens", "0"], "budget kv_tokens must be more than 0, got 0"),
         (["--max-calls", "-5"], "budget calls must be more than 0, got -5"),
+        (["--draft", "stamd"], "unknown draft source 'stamd'. Did you mean 'stand'?"),
+        (["--draft", "stand+stand"], "a draft source is named twice in 'stand+stand'"),
     ],
 )
 def test_mistakes_are_found_before_the_model_is_loaded(
@@ -239,11 +241,11 @@ def test_options_go_where_they_belong(reason: Reason, loads: Loads, monkeypatch:
         return start(self, *arguments, **options)
 
     monkeypatch.setattr(api.Solver, "start", watched)
-    options = "-m mine --device cpu --dtype float32 --quantize int8 --kv-tokens 99 --threads 2 --seed 7"
+    options = "-m mine --device cpu --dtype float32 --quantize int8 --kv-tokens 99 --threads 2 --seed 7 --draft none"
     budget = "--max-policy-tokens 500 --max-seconds 50 --max-kv-tokens 5000 --max-calls 2"
     assert reason("solve", "?", "--json", *options.split(), *budget.split(), "-S", "temperature=0.5").exit_code == 0
     model = {"device": "cpu", "dtype": "float32", "quantize": "int8", "kv_tokens": 99, "threads": 2}
-    assert loads == [("mine", model)]
+    assert loads == [("mine", {**model, "draft": "none"})]
     limits = seen["budget"]
     assert (limits.policy_tokens, limits.seconds, limits.kv_tokens, limits.calls) == (500, 50.0, 5000, 2)
     assert (seen["seed"], seen["temperature"]) == (7, 0.5)
