@@ -19,6 +19,8 @@ def main() -> None:
     parser.add_argument("--dtype", default="bfloat16")
     parser.add_argument("--quantize", default=None)
     parser.add_argument("--threads", type=int, default=None)
+    parser.add_argument("--draft", default="none", help="draft source")
+    parser.add_argument("--natural", action="store_true", help="end at the end-of-sequence token")
     args = parser.parse_args()
     import torch
 
@@ -26,7 +28,12 @@ def main() -> None:
     from reason.types import Request, Sampling
 
     engine = LocalEngine.load(
-        args.folder, dtype=args.dtype, quantize=args.quantize, threads=args.threads, kv_tokens=32768
+        args.folder,
+        dtype=args.dtype,
+        quantize=args.quantize,
+        threads=args.threads,
+        kv_tokens=32768,
+        draft=args.draft,
     )
 
     async def generate(n: int, tokens: int, prompt: str) -> int:
@@ -36,7 +43,7 @@ def main() -> None:
                 prefix=prefix,
                 key=next(_keys),
                 max_tokens=tokens,
-                ignore_eos=True,
+                ignore_eos=not args.natural,
                 sampling=Sampling(temperature=0.8),
             )
             for _ in range(n)

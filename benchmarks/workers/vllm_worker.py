@@ -14,7 +14,17 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("folder")
     parser.add_argument("--eager", action="store_true")
+    parser.add_argument("--ngram", type=int, default=0, help="tokens of its n-gram speculation; 0 is off")
+    parser.add_argument("--natural", action="store_true", help="end at the end-of-sequence token")
     args = parser.parse_args()
+    options: dict[str, Any] = {}
+    if args.ngram:
+        options["speculative_config"] = {
+            "method": "ngram",
+            "num_speculative_tokens": args.ngram,
+            "prompt_lookup_max": 4,
+            "prompt_lookup_min": 2,
+        }
     os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
     os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "2")
     import torch
@@ -28,11 +38,12 @@ def main() -> None:
         max_num_seqs=64,
         enable_prefix_caching=True,
         disable_log_stats=True,
+        **options,
     )
 
     def run(n: int, tokens: int, prompt: str) -> dict[str, Any]:
         engine.reset_prefix_cache()
-        params = vllm.SamplingParams(n=n, temperature=0.8, max_tokens=tokens, ignore_eos=True)
+        params = vllm.SamplingParams(n=n, temperature=0.8, max_tokens=tokens, ignore_eos=not args.natural)
         began = time.perf_counter()
         outputs = engine.generate([prompt], params, use_tqdm=False)
         seconds = time.perf_counter() - began
