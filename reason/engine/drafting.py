@@ -51,7 +51,8 @@ class Drafting:
         self._contexts: dict[int, list[int]] = {}  # by row of logits
         self._branches = 0
         self._accepted = 0
-        self._seconds = 0.0
+        self._seconds = 0.0  # of this iteration, beside the forward and drawing
+        self._before = 0.0  # of these, before the forward
 
     @property
     def nodes(self) -> int:
@@ -80,7 +81,12 @@ class Drafting:
                 if size <= spare and (size or self.speculator.learns_roots):
                     spare -= size
                     self._claim(job, index)
-        self._seconds = time.perf_counter() - began
+        self._seconds = self._before = time.perf_counter() - began
+
+    @property
+    def learns(self) -> bool:
+        """Whether this iteration's rows are looked at; where drafting pauses they are not."""
+        return self._drafts is not None
 
     def add_rows(self, job: GenerateJob, planner: RowPlanner) -> list[Branch]:
         """Makes a job's draft nodes rows of the forward; its last token is one already. Returns the claims."""
@@ -93,6 +99,8 @@ class Drafting:
 
     def note_rows(self, job: GenerateJob, rows: Sequence[int]) -> None:
         """Which rows of logits belong to a branch's last token and to its draft nodes."""
+        if self._drafts is None:
+            return
         draft = self._trees.get(job)
         for row, context in zip(rows, contexts(self._streams[job], draft.tree if draft else None), strict=True):
             self._contexts.setdefault(row, context)
@@ -112,9 +120,13 @@ class Drafting:
         self.speculator.source.extend(stream, len(new))
         self._seconds += time.perf_counter() - began
 
-    def finish(self, tops: Iterable[TopRows], forward_seconds: float | None, stats: LoopStats) -> None:
-        """Gives the claims up and learns from the rows. ``forward_seconds`` is None where the forward did other work
-        too, so that its time says nothing."""
+    def finish(self, tops: Iterable[TopRows], forward_began: float | None, stats: LoopStats) -> None:
+        """Gives the claims up and learns from the rows.
+
+        Args:
+            forward_began: when drafting ended and the forward began; None where the forward did other work too, so that
+                its time says nothing. Drawing is part of what a row costs.
+        """
         began = time.perf_counter()
         nodes = self.nodes
         for job, draft in self._trees.items():
@@ -132,12 +144,13 @@ class Drafting:
         stats.draft_seconds += self._seconds
         stats.drafted += nodes
         stats.accepted += self._accepted
-        if forward_seconds is not None and self._branches:
+        if forward_began is not None and self._branches:
+            elapsed = time.perf_counter() - forward_began
             self.speculator.account(
                 branches=self._branches,
                 nodes=nodes,
                 accepted=self._accepted,
-                forward_seconds=forward_seconds,
+                forward_seconds=elapsed - (self._seconds - self._before),
                 overhead_seconds=self._seconds,
             )
 

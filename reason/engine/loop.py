@@ -148,6 +148,7 @@ class EngineLoop:
                 self._drafting.abandon()
             self._fail_batch(error)
             return
+        self.runner.synchronize()
         seconds = time.perf_counter() - drafted
         self.stats.forward_seconds += seconds
         self.ledger.count_forward(owners.union(job.owner for job in scoring))
@@ -160,7 +161,7 @@ class EngineLoop:
             tops = self._draw(logits, drawings, set(decoding))
             if self._drafting is not None:
                 alone = not prefilling and not scoring and len(drawing) == len(decoding)
-                self._drafting.finish(tops, seconds if alone else None, self.stats)
+                self._drafting.finish(tops, drafted if alone else None, self.stats)
         elif self._drafting is not None:
             self._drafting.abandon()
         for job in scoring:
@@ -296,7 +297,7 @@ class EngineLoop:
         drafting = self._drafting
         tops: list[TopRows] = []
         rule = None if drafting is None else drafting.speculator.rule
-        verification = Verification(logits, drawings, rule, None if drafting is None else tops)
+        verification = Verification(logits, drawings, rule, tops if drafting is not None and drafting.learns else None)
         for drawing in drawings:
             job, before = drawing.job, len(drawing.job.generated)
             if drafting is not None and job in decoding:

@@ -192,14 +192,19 @@ class ModelRunner:
                 f"tested types: {', '.join(sorted(TESTED))}"
             )
 
+    def synchronize(self) -> None:
+        """Waits for what the device was told to do, so that a clock read afterwards tells the truth."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
     def time_forward(self, rows: int) -> float:
         """Seconds of a forward with so many rows and their logits, on a short path of their own."""
         branch = self.forest.open([(1 + 7919 * i) % self.vocab_size for i in range(rows)])
         try:
             began = time.perf_counter()
             logits = self.forward([branch]).row_logits(range(rows), transient=True)
-            if logits.device.type == "cuda":
-                torch.cuda.synchronize(logits.device)
+            del logits
+            self.synchronize()
             return time.perf_counter() - began
         finally:
             self.forest.close(branch)

@@ -120,7 +120,8 @@ class Speculator:
         drafting paused or that nothing was worth its row.
 
         Args:
-            overhead_seconds: drafting and learning; not the forward, not drawing.
+            forward_seconds: the forward and drawing.
+            overhead_seconds: drafting and learning.
         """
         self.times.observe(branches + nodes, forward_seconds)
         if not isinstance(self.policy, Goodput):

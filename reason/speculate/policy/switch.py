@@ -10,9 +10,9 @@ from __future__ import annotations
 
 __all__ = ["Switch"]
 
-_TRIAL = 12  # iterations before an average counts
+_TRIAL = 8  # iterations before an average counts
 _STEP = 0.06
-_FIRST_PAUSE, _LONGEST_PAUSE = 24, 1536
+_FIRST_PAUSE, _LONGEST_PAUSE = 48, 1536
 
 
 class Switch:

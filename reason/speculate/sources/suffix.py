@@ -7,8 +7,8 @@ Two indices: one of each stream's prompt and output, one of the outputs of all s
 At each node the better of the two speaks: the one that is likelier to have the next token, of equal ones the longer
 match.
 
-Departures. The suffix trees are n-gram hashes of a ladder of lengths (``Occurrences``), so a match of 11 tokens counts
-as one of 8, and at most ``max_hits`` occurrences are counted, the latest. The longest match counts alone, where the
+Departures. The suffix trees are n-gram hashes of a ladder of lengths (``Occurrences``), so a match of 7 tokens counts
+as one of 6, and at most ``max_hits`` occurrences are counted, the latest. The longest match counts alone, where the
 paper tries all lengths and keeps the best score. Count ratios are shrunk by how often any continuation of such a match
 (by its length and number of occurrences) came lately. A generated token is found by the end of the prompt too, so
 samples of one prompt know how the others began. The shared index is bounded in tokens and forgets the oldest first. The
@@ -78,7 +78,7 @@ class Suffix(Source):
     def __init__(
         self,
         *,
-        max_depth: int = 16,
+        max_depth: int = 8,
         min_match: int = 1,
         max_hits: int = 16,
         max_spec_factor: float = 4.0,
