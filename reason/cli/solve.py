@@ -193,12 +193,14 @@ def print_solution(solution: Solution) -> None:
     table.add_column(style="dim")
     table.add_column(justify="right")
     rate = usage.policy_tokens / usage.seconds if usage.seconds else 0.0
+    drafts = f"{usage.drafted_tokens:,}, {usage.accepted_tokens:,}"
     for name, value in (
         ("model", solution.model),
         ("strategy", solution.strategy),
         ("prompt tokens", f"{usage.prompt_tokens:,}"),
         ("generated tokens", f"{usage.policy_tokens:,}"),
         ("forwards", f"{usage.forwards:,}"),
+        *([("drafted, accepted tokens", drafts)] if usage.drafted_tokens else []),
         ("unique KV tokens, peak", f"{usage.unique_kv_tokens_peak:,}"),
         ("seconds", f"{usage.seconds:.1f}  ({rate:.0f} tokens/s)"),
     ):

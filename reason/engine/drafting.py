@@ -73,9 +73,13 @@ class Drafting:
         for job in [job for job in self._streams if job.done]:
             self.speculator.source.end(self._streams.pop(job))
         streams = [self._stream(job) for job in jobs]
+        spare = self._forest.available - 2 * len(jobs)
+        if (most := self.speculator.most_nodes) is not None:  # what is drawn must not decide whether it is verified
+            for place, stream in enumerate(streams):
+                if (place + 1) * most > spare:
+                    stream.room = 0
         self._drafts = self.speculator.draft(streams) if streams else None
         if self._drafts is not None:
-            spare = self._forest.available - 2 * len(jobs)
             for index, job in enumerate(jobs):
                 size = len(self._drafts.trees[index])
                 if size <= spare and (size or self.speculator.learns_roots):

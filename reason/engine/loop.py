@@ -153,6 +153,8 @@ class EngineLoop:
         self.stats.forward_seconds += seconds
         self.ledger.count_forward(owners.union(job.owner for job in scoring))
         self.ledger.observe_kv()  # before what is finished gives its KV up
+        for job in scoring:  # before draws and drafts move the runs that its rows are named by
+            self._collect_score(job, forward)
         if logits is not None:
             numbers = iter(places.of_branch)
             drawings = [
@@ -164,9 +166,6 @@ class EngineLoop:
                 self._drafting.finish(tops, drafted if alone else None, self.stats)
         elif self._drafting is not None:
             self._drafting.abandon()
-        for job in scoring:
-            if job.branch is not None:  # else a draw of this iteration preempted it
-                self._collect_score(job, forward)
         self.stats.iterations += 1
         self.stats.rows += len(planner.rows)
         self.stats.seconds += time.perf_counter() - began

@@ -75,6 +75,11 @@ class Speculator:
         """Whether the rule follows the plain samples, so that it is exact for whatever is drafted."""
         return self.rule.draws == "any"
 
+    @property
+    def most_nodes(self) -> int | None:
+        """Nodes that a tree may have, under the rules that want slots granted before the draw; None under others."""
+        return len(self.policy.template) if not self.takes_any_tree and isinstance(self.policy, Fixed) else None
+
     def draft(self, streams: Sequence[Stream]) -> Drafts | None:
         """The trees to verify in this iteration; None to draft nothing."""
         if not self.takes_any_tree:

@@ -23,10 +23,13 @@ from reason.engine.local import LocalEngine
 from reason.runtime.forest import Branch, KVForest
 from reason.runtime.runner import ModelRunner
 from reason.speculate.build import make_speculator
-from reason.speculate.draft import Distribution, Source, State, Stream
+from reason.speculate.draft import Distribution, Rows, Source, State, Stream
 from reason.speculate.policy import Fixed, Policy, wide_template
 from reason.speculate.sources import AUTO, SOURCES, make_source
 from reason.speculate.sources.lookup import Lookup
+from reason.speculate.sources.stand import Stand
+from reason.speculate.sources.suffix import Suffix
+from reason.speculate.sources.union import Union
 from reason.speculate.speculator import Speculator
 from reason.types import Completion, Path, Request, Sampling
 
@@ -395,6 +398,44 @@ async def test_scoring_beside_gives_the_plain_scores(
     assert engine.stats().accepted > 0
 
 
+class Guess(Source):
+    """The same token everywhere, or after prompts only."""
+
+    name = "guess"
+
+    def __init__(self, token: int, *, after_prompts: bool = False) -> None:
+        self.token = token
+        self.after_prompts = after_prompts
+
+    def state(self, stream: Stream) -> State:
+        return True if not self.after_prompts or len(stream.tokens) == stream.prompt_length else None
+
+    def step(self, state: State, token: int) -> State:
+        return None
+
+    def distribution(self, state: State) -> Distribution:
+        return Distribution([self.token], [0.9])
+
+
+async def test_drafts_do_not_hold_up_the_scores_of_the_path_they_are_on(
+    make_drafting: MakeDrafting, prompts: MakePrompts, finish: Finish
+) -> None:
+    """Wrong drafts part the run that is being scored in every iteration, and it is joined again."""
+    engine = make_drafting(Guess(3))
+    (request,) = requests_for(prompts(1), max_tokens=200, temperature=0.0)
+    (whole,) = await finish(engine, [request])
+    engine.drop_cache()
+    before = engine.stats()
+    work = asyncio.ensure_future(finish(engine, [request]))
+    while engine.stats().iterations < before.iterations + 3:
+        await asyncio.sleep(0)
+    start = engine.stats()
+    await engine.score([(*request.prefix, *whole.token_ids)], 5)
+    assert engine.stats().rows - start.rows < 2 * 212 + 100, "rows were computed again and again"
+    assert [c.token_ids for c in await work] == [whole.token_ids]
+    assert engine.stats().drafted > before.drafted
+
+
 async def test_a_forward_that_fails_gives_the_drafts_up(
     make_drafting: MakeDrafting, prompts: MakePrompts, finish: Finish, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -438,24 +479,6 @@ async def test_a_processor_that_fails_within_a_draft_fails_its_request_only(
         assert completion.token_ids == wanted.token_ids[:failing_at]
 
 
-class Guess(Source):
-    """The same token after every prompt, and nothing later."""
-
-    name = "guess"
-
-    def __init__(self, token: int) -> None:
-        self.token = token
-
-    def state(self, stream: Stream) -> State:
-        return True if len(stream.tokens) == stream.prompt_length else None
-
-    def step(self, state: State, token: int) -> State:
-        return None
-
-    def distribution(self, state: State) -> Distribution:
-        return Distribution([self.token], [0.9])
-
-
 @pytest.mark.parametrize("accepting_first", [True, False])
 async def test_of_two_branches_on_one_draft_node_one_accepts(
     make_drafting: MakeDrafting,
@@ -470,7 +493,7 @@ async def test_of_two_branches_on_one_draft_node_one_accepts(
     keys = [0, other] if accepting_first else [other, 0]
     requests = [replace(requests_for(prompts(1), max_tokens=8, temperature=1.0)[0], key=key) for key in keys]
 
-    engine = make_drafting(Guess(guessed), policy="auto")
+    engine = make_drafting(Guess(guessed, after_prompts=True))
     await finish(engine, [replace(requests[0], max_tokens=1, owner="warm")])  # the prompt is in the cache from now on
     claimed: list[Branch] = []
     claim = KVForest.claim
@@ -554,6 +577,16 @@ def assert_fits(counts: npt.NDArray[np.float64], probabilities: npt.NDArray[np.f
     assert chisquare(cells[0][kept], cells[1][kept] * cells[0][kept].sum() / cells[1][kept].sum()).pvalue > 1e-4
 
 
+class Frozen(Stand):
+    """Knows what it learnt at first only, so that it stays wrong."""
+
+    frozen = False
+
+    def observe(self, rows: Rows) -> None:
+        if not self.frozen:
+            super().observe(rows)
+
+
 @pytest.mark.parametrize("rule", [*REJECTION, "match"])
 async def test_rejection_rules_keep_the_distribution(
     make_drafting: MakeDrafting,
@@ -564,25 +597,23 @@ async def test_rejection_rules_keep_the_distribution(
 ) -> None:
     """Of three tokens, and of the first of two rollouts beside each other, which must be independent."""
     names, joint = law
-    engine = make_drafting(
-        REJECTION.get(rule, "stand"), rule=rule, policy=Fixed(wide_template(nodes=5, depth=3, width=2))
-    )
-    (prompt,) = prompts(1)
-    sampling = Sampling(temperature=1.0, top_k=4)
-    earlier = Sampling(temperature=1.6)  # so that the table knows something else than what is asked for
-    await finish(
-        engine,
-        [Request(prefix=prompt, seed=1, key=k, sampling=earlier, max_tokens=8, ignore_eos=True) for k in range(24)],
-    )
+    stand = Frozen()
+    source = Union([Suffix(), stand]) if rule == "mixed" else stand
+    engine = make_drafting(source, rule=rule, policy=Fixed(wide_template(nodes=6, depth=3, width=3)))
+
+    def requests(count: int, seed: int, sampling: Sampling, max_tokens: int) -> list[Request]:
+        (prompt,) = prompts(1)
+        same = Request(prefix=prompt, seed=seed, sampling=sampling, max_tokens=max_tokens, ignore_eos=True)
+        return [replace(same, key=key) for key in range(count)]
+
+    await finish(engine, requests(1, 9, Sampling(temperature=0.0), 2))  # the prompt is in the cache from now on
+    await finish(engine, requests(24, 1, Sampling(temperature=3.0), 8))
+    stand.frozen = True
     before = engine.stats()
-    count = 3000
-    requests = [
-        Request(prefix=prompt, seed=2, key=k, sampling=sampling, max_tokens=4, ignore_eos=True) for k in range(count)
-    ]
-    done = await finish(engine, requests)
+    done = await finish(engine, requests(3000, 2, Sampling(temperature=1.0, top_k=4), 4))
     after = engine.stats()
-    assert after.accepted - before.accepted > count / 4
-    assert after.drafted - before.drafted > after.accepted - before.accepted
+    accepted, drafted = after.accepted - before.accepted, after.drafted - before.drafted
+    assert 1500 < accepted < drafted / 3
     place = {name: i for i, name in enumerate(names)}
     drawn = np.array([[place[token] for token in c.token_ids[:3]] for c in done])
     counts = np.zeros_like(joint)
@@ -592,6 +623,51 @@ async def test_rejection_rules_keep_the_distribution(
     pairs = np.zeros((len(names),) * 2)
     np.add.at(pairs, (drawn[::2, 0], drawn[1::2, 0]), 1.0)
     assert_fits(pairs, np.outer(first, first))
+
+
+class Uneven(Source):
+    """One of two tokens after prompts; the first is followed by more, the second by nothing."""
+
+    name = "uneven"
+    stochastic = True
+
+    def __init__(self, tokens: Sequence[int]) -> None:
+        self.tokens = tokens
+
+    def state(self, stream: Stream) -> State:
+        return "prompt" if len(stream.tokens) == stream.prompt_length else None
+
+    def step(self, state: State, token: int) -> State:
+        return "more" if state == "more" or token == self.tokens[0] else None
+
+    def distribution(self, state: State) -> Distribution:
+        return Distribution(self.tokens, [0.5, 0.5])
+
+
+@pytest.mark.parametrize("rule", ["iid", "without-replacement"])
+async def test_what_was_drawn_does_not_decide_whether_it_is_verified(
+    make_drafting: MakeDrafting,
+    prompts: MakePrompts,
+    finish: Finish,
+    law: tuple[list[int], npt.NDArray[np.float64]],
+    rule: str,
+) -> None:
+    """The pool has room for two draft tokens: for all that follows the second token, not for what follows the first."""
+    names, joint = law
+    first = joint.sum(axis=(1, 2))
+    likely = [names[i] for i in np.argsort(-first)[:2]]
+    chain = Fixed(((0,), (0, 0), (0, 0, 0)))
+    engine = make_drafting(Uneven(likely), rule=rule, policy=chain, kv_tokens=16, max_running=1)
+    sampling = Sampling(temperature=1.0, top_k=4)
+    done = await finish(
+        engine,
+        [
+            Request(prefix=prompts(1)[0], seed=2, key=key, sampling=sampling, max_tokens=4, ignore_eos=True)
+            for key in range(500)
+        ],
+    )
+    counts = np.array([sum(c.token_ids[0] == name for c in done) for name in names], dtype=np.float64)
+    assert_fits(counts, first)
 
 
 # -- any schedule --------------------------------------------------------------------------------------------------
@@ -654,7 +730,7 @@ def test_any_schedule(make_drafting: MakeDrafting, prompts: MakePrompts, finish:
         assert engine._loop.idle
         assert engine._loop.runner.forest.locked_tokens == 0
 
-    @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
     @given(
         schedule=st.lists(groups, min_size=1, max_size=5),
         kv_tokens=st.integers(40, 90),

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from reason.runtime.noise import TAIL_DRAW, TAIL_GUMBEL, gumbel, position_state, uniform
+from reason.runtime.noise import TAIL_DRAW, TAIL_GUMBEL, StreamNoise, gumbel, position_state, uniform
 
 P_VALUE = 1e-4
 COUNT = 20_000
@@ -94,3 +94,35 @@ def test_the_tail_has_noise_of_its_own() -> None:
     assert stats.pearsonr(special[0], special[1]).pvalue > P_VALUE
     for token in (0, 1, 2):
         assert stats.pearsonr(special[0], gumbel(state, token)).pvalue > P_VALUE
+
+
+EDGES = (0, 1, -1, 7, -12345, (1 << 31) + 3, (1 << 63) - 1, -(1 << 63))
+
+
+@pytest.mark.parametrize("seed", EDGES)
+@pytest.mark.parametrize("key", EDGES)
+def test_a_stream_has_the_same_noise_one_value_at_a_time(seed: int, key: int) -> None:
+    noise = StreamNoise(seed, key)
+    tokens = [0, 1, 42, 151_935, TAIL_GUMBEL, TAIL_DRAW]
+    for position in (0, 1, 2, 500, 100_000, -3):
+        state = position_state(seed, key, position)
+        assert noise.at(position) == int(state)
+        expected = gumbel(state, tokens)
+        assert [StreamNoise.gumbel(noise.at(position), token) for token in tokens] == pytest.approx(
+            expected.tolist(), rel=1e-14, abs=1e-14
+        )
+
+
+def test_a_streams_noise_is_the_same_over_many_places() -> None:
+    """Up to the last bit of a logarithm, so that it ranks tokens as the sampler does."""
+    noise, rng = StreamNoise(11, -4), np.random.default_rng(0)
+    positions, tokens = rng.integers(0, 1 << 20, 3000), rng.integers(0, 1 << 18, 3000)
+    expected = gumbel(position_state(11, -4, positions), tokens)
+    found = [noise.gumbel(noise.at(p), t) for p, t in zip(positions.tolist(), tokens.tolist(), strict=True)]
+    np.testing.assert_allclose(found, expected, rtol=1e-13, atol=1e-14)
+
+
+@pytest.mark.parametrize("bits", [0, 1, _WORD // 2, _WORD - 1])
+def test_a_streams_noise_is_finite(bits: int) -> None:
+    (state,) = state_that_hashes_to(bits, token=7).tolist()
+    assert StreamNoise.gumbel(state, 7) == pytest.approx(float(gumbel(np.array([state], np.uint64), [7])[0]))

@@ -21,7 +21,7 @@ from transformers import (
 
 from reason.runtime import sampler
 from reason.runtime.noise import TAIL_GUMBEL, gumbel, position_state
-from reason.runtime.sampler import Draw, draw_tokens, raw_logprobs
+from reason.runtime.sampler import TOP_TOKENS, Draw, TopRows, draw_tokens, probabilities, raw_logprobs
 from reason.types import Sampling
 
 P_VALUE = 1e-4
@@ -301,6 +301,98 @@ def test_top_has_the_values_of_topk(kind: str, vocab: int, size: int) -> None:
         assert len(set(row_tokens)) == size
         order = [(-value, token) for value, token in zip(row_values, row_tokens, strict=True)]
         assert order == sorted(order)
+
+
+# -- what rejection rules verify against ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("vocab", [40, 5000])
+@pytest.mark.parametrize("sampling", SAMPLINGS, ids=label)
+def test_probabilities_are_the_warped_softmax(sampling: Sampling, vocab: int) -> None:
+    """In a vocabulary larger than the head too."""
+    row = random_row(vocab, seed=2)
+    found = probabilities(row, sampling)
+    assert found.dtype == np.float64
+    assert found.shape == (vocab,)
+    assert found.sum() == pytest.approx(1.0, abs=1e-12)
+    np.testing.assert_allclose(found, warped(row, sampling), rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("sampling", SAMPLINGS, ids=label)
+def test_draws_are_draws_from_the_probabilities(sampling: Sampling, dtype: torch.dtype) -> None:
+    row = random_row(40, seed=5).to(dtype)
+    with np.errstate(divide="ignore"):
+        log_p = np.log(probabilities(row, sampling))
+    noise = gumbel(position_state(0, np.arange(300), 5)[:, None], np.arange(40))
+    assert draw_many(row, sampling, 300) == (log_p + noise).argmax(axis=1).tolist()
+
+
+@pytest.mark.parametrize("sampling", [Sampling(temperature=0.0), Sampling(temperature=0.0, top_k=5, top_p=0.3)])
+def test_greedy_probability_is_all_on_the_token_that_is_drawn(sampling: Sampling) -> None:
+    for seed in range(5):
+        row = (random_row(30, seed=seed) * 2).round()  # with ties
+        found = probabilities(row, sampling)
+        assert found.sum() == 1.0
+        assert [int(found.argmax())] == draw_tokens(row[None], [Draw(0, 0, 0, 0, sampling)])
+
+
+@pytest.mark.parametrize("sampling", SAMPLINGS, ids=label)
+def test_what_is_masked_has_no_probability(sampling: Sampling) -> None:
+    row = random_row(300)
+    allowed = [3, 77, 200, 201, 202, 299]
+    masked = torch.full_like(row, -torch.inf)
+    masked[allowed] = row[allowed] + 1e4
+    before = masked.clone()
+    found = probabilities(masked, sampling)
+    assert torch.equal(masked, before)
+    assert set(np.nonzero(found)[0]) <= set(allowed)
+    np.testing.assert_allclose(found, warped(masked, sampling), rtol=0, atol=1e-9)
+
+
+# -- what draft sources learn from ---------------------------------------------------------------------------------
+
+
+def tops_of(logits: torch.Tensor, draws: Sequence[Draw]) -> list[TopRows]:
+    tops: list[TopRows] = []
+    assert draw_tokens(logits, draws, tops) == draw_tokens(logits, draws), "looking at rows changes no draw"
+    return tops
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("vocab", [12, 300, 128 * 140 + 3])
+@pytest.mark.parametrize("temperature", [0.0, 0.6, 1.7])
+def test_tops_are_the_likeliest_of_the_untruncated_softmax(temperature: float, vocab: int, dtype: torch.dtype) -> None:
+    logits = torch.stack([random_row(vocab, seed) for seed in range(5)]).to(dtype)
+    sampling = Sampling(temperature=temperature, top_k=2, top_p=0.5)
+    (top,) = tops_of(logits, [Draw(row, 0, key, 3, sampling) for key in range(3) for row in (4, 1, 3)])
+    assert top.rows == [1, 3, 4], "each row once, ascending"
+    p = torch.softmax(logits.double() / (temperature or 1.0), dim=-1)[top.rows]
+    best = p.topk(TOP_TOKENS, dim=-1)
+    assert top.tokens.shape == top.probabilities.shape == (3, TOP_TOKENS)
+    np.testing.assert_allclose(top.probabilities, best.values.numpy(), rtol=1e-5)
+    np.testing.assert_allclose(p.gather(1, torch.from_numpy(top.tokens)).numpy(), top.probabilities, rtol=1e-5)
+    assert all(len(set(row)) == TOP_TOKENS for row in top.tokens.tolist())
+
+
+def test_tops_come_once_a_temperature() -> None:
+    logits = torch.stack([random_row(50, seed) for seed in range(3)])
+    draws = [
+        Draw(row, 0, 0, 0, Sampling(temperature=temperature))
+        for row, temperature in ((0, 0.5), (1, 1.0), (2, 0.0), (1, 0.5), (0, 0.5))
+    ]
+    tops = tops_of(logits, draws)
+    assert [top.rows for top in tops] == [[2], [0, 1], [1]]
+    assert not np.allclose(tops[1].probabilities[1], tops[2].probabilities[0])
+
+
+def test_tops_of_a_small_vocabulary_are_filled_up() -> None:
+    logits = torch.stack([random_row(4), random_row(4, seed=1)])
+    (top,) = tops_of(logits, [Draw(row, 0, 0, 0, Sampling(temperature=1.0)) for row in (0, 1)])
+    assert top.tokens[:, 4:].tolist() == [[-1] * (TOP_TOKENS - 4)] * 2
+    assert not top.probabilities[:, 4:].any()
+    assert top.probabilities.sum(axis=1).tolist() == pytest.approx([1.0, 1.0])
+    assert [sorted(row[:4]) for row in top.tokens.tolist()] == [[0, 1, 2, 3]] * 2
 
 
 # -- log-probabilities ---------------------------------------------------------------------------------------------
