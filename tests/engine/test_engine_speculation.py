@@ -541,7 +541,7 @@ async def test_rejection_rules_leave_grammars_alone(
 
 @pytest.fixture(scope="module")
 def law(talker: PreTrainedModel, prompts: MakePrompts) -> tuple[list[int], npt.NDArray[np.float64]]:
-    """The words that may follow a prompt when three are drawn from the best four, and the probability of each three of
+    """The words that may follow a prompt when three are drawn at temperature 1.5 from the best four, and the probability of each three of
     them, [words, words, words]."""
     (prompt,) = prompts(1)
     p: dict[Path, npt.NDArray[np.float64]] = {}
@@ -551,7 +551,7 @@ def law(talker: PreTrainedModel, prompts: MakePrompts) -> tuple[list[int], npt.N
         after: list[Path] = []
         for path in level:
             with torch.inference_mode():
-                logits = cast(Any, talker)(input_ids=torch.tensor([[*prompt, *path]])).logits[0, -1].double()
+                logits = cast(Any, talker)(input_ids=torch.tensor([[*prompt, *path]])).logits[0, -1].double() / 1.5
             best = logits.topk(4)
             p[path] = np.zeros(400)
             p[path][best.indices.numpy()] = torch.softmax(best.values, 0).numpy()
@@ -599,7 +599,7 @@ async def test_rejection_rules_keep_the_distribution(
     names, joint = law
     stand = Frozen()
     source = Union([Suffix(), stand]) if rule == "mixed" else stand
-    engine = make_drafting(source, rule=rule, policy=Fixed(wide_template(nodes=6, depth=3, width=3)))
+    engine = make_drafting(source, rule=rule, policy=Fixed(((0,), (1,), (2,), (0, 0), (0, 1), (1, 0), (0, 0, 0))))
 
     def requests(count: int, seed: int, sampling: Sampling, max_tokens: int) -> list[Request]:
         (prompt,) = prompts(1)
@@ -610,10 +610,10 @@ async def test_rejection_rules_keep_the_distribution(
     await finish(engine, requests(24, 1, Sampling(temperature=3.0), 8))
     stand.frozen = True
     before = engine.stats()
-    done = await finish(engine, requests(3000, 2, Sampling(temperature=1.0, top_k=4), 4))
+    done = await finish(engine, requests(3000, 2, Sampling(temperature=1.5, top_k=4), 4))
     after = engine.stats()
     accepted, drafted = after.accepted - before.accepted, after.drafted - before.drafted
-    assert 1500 < accepted < drafted / 3
+    assert 1500 < accepted < drafted / 2
     place = {name: i for i, name in enumerate(names)}
     drawn = np.array([[place[token] for token in c.token_ids[:3]] for c in done])
     counts = np.zeros_like(joint)
@@ -658,7 +658,7 @@ async def test_what_was_drawn_does_not_decide_whether_it_is_verified(
     likely = [names[i] for i in np.argsort(-first)[:2]]
     chain = Fixed(((0,), (0, 0), (0, 0, 0)))
     engine = make_drafting(Uneven(likely), rule=rule, policy=chain, kv_tokens=16, max_running=1)
-    sampling = Sampling(temperature=1.0, top_k=4)
+    sampling = Sampling(temperature=1.5, top_k=4)
     done = await finish(
         engine,
         [
