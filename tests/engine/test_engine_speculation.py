@@ -541,8 +541,8 @@ async def test_rejection_rules_leave_grammars_alone(
 
 @pytest.fixture(scope="module")
 def law(talker: PreTrainedModel, prompts: MakePrompts) -> tuple[list[int], npt.NDArray[np.float64]]:
-    """The words that may follow a prompt when three are drawn at temperature 1.5 from the best four, and the probability of each three of
-    them, [words, words, words]."""
+    """The words that may follow a prompt when three are drawn (temperature 1.5, from the best four), and the
+    probability of each three of them, [words, words, words]."""
     (prompt,) = prompts(1)
     p: dict[Path, npt.NDArray[np.float64]] = {}
     words: set[int] = set()
@@ -607,7 +607,7 @@ async def test_rejection_rules_keep_the_distribution(
         return [replace(same, key=key) for key in range(count)]
 
     await finish(engine, requests(1, 9, Sampling(temperature=0.0), 2))  # the prompt is in the cache from now on
-    await finish(engine, requests(24, 1, Sampling(temperature=3.0), 8))
+    await finish(engine, requests(24, 1, Sampling(temperature=0.9), 8))
     stand.frozen = True
     before = engine.stats()
     done = await finish(engine, requests(3000, 2, Sampling(temperature=1.5, top_k=4), 4))
