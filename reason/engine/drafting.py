@@ -70,8 +70,7 @@ class Drafting:
         self._trees.clear()
         self._contexts.clear()
         self._accepted, self._branches = 0, len(jobs)
-        for job in [job for job in self._streams if job.done]:
-            self.speculator.source.end(self._streams.pop(job))
+        self._end_streams([job for job in self._streams if job.done])
         streams = [self._stream(job) for job in jobs]
         spare = self._forest.available - 2 * len(jobs)
         if (most := self.speculator.most_nodes) is not None:  # what is drawn must not decide whether it is verified
@@ -92,14 +91,15 @@ class Drafting:
         """Whether this iteration's rows are looked at; where drafting pauses they are not."""
         return self._drafts is not None
 
-    def add_rows(self, job: GenerateJob, planner: RowPlanner) -> list[Branch]:
-        """Makes a job's draft nodes rows of the forward; its last token is one already. Returns the claims."""
+    def claims(self, job: GenerateJob) -> Sequence[Branch]:
+        """What holds the KV of a job's draft nodes."""
         draft = self._trees.get(job)
-        if draft is None:
-            return []
-        for claim in draft.claims:
+        return () if draft is None else draft.claims
+
+    def add_rows(self, job: GenerateJob, planner: RowPlanner) -> None:
+        """Makes a job's draft nodes rows of the forward; its last token is one already."""
+        for claim in self.claims(job):
             planner.add(claim.node, claim.offset - 1)
-        return draft.claims
 
     def note_rows(self, job: GenerateJob, rows: Sequence[int]) -> None:
         """Which rows of logits belong to a branch's last token and to its draft nodes."""
@@ -133,12 +133,11 @@ class Drafting:
         """
         began = time.perf_counter()
         nodes = self.nodes
-        for job, draft in self._trees.items():
-            for claim in reversed(draft.claims):
-                self._forest.close(claim)
+        drafted = list(self._trees)
+        self.abandon()
+        for job in drafted:
             if job.branch is not None:
                 self._forest.tidy(job.branch)
-        self._trees.clear()
         for top in tops:
             known = [i for i, row in enumerate(top.rows) if row in self._contexts]
             if known:
@@ -160,16 +159,22 @@ class Drafting:
 
     def reset(self) -> None:
         """Forgets what was learnt; running streams begin anew."""
-        for job in list(self._streams):
-            self.speculator.source.end(self._streams.pop(job))
+        self._end_streams(list(self._streams))
         self.speculator.reset()
 
+    def _end_streams(self, jobs: Sequence[GenerateJob]) -> None:
+        for job in jobs:
+            self.speculator.source.end(self._streams.pop(job))
+
     def abandon(self) -> None:
-        """Gives the claims up after a forward that failed."""
+        """Gives the claims up."""
         for draft in self._trees.values():
-            for claim in reversed(draft.claims):
-                self._forest.close(claim)
+            self._give_up(draft)
         self._trees.clear()
+
+    def _give_up(self, draft: JobDraft) -> None:
+        for claim in reversed(draft.claims):
+            self._forest.close(claim)
 
     def _stream(self, job: GenerateJob) -> Stream:
         stream = self._streams.get(job)
@@ -201,7 +206,6 @@ class Drafting:
                 parent = draft.parent_claim(node, job.branch)
                 draft.claims.append(self._forest.claim(parent, draft.tree.tokens[node]))
         except PoolExhausted:  # the pool is fuller than it looked: no draft this time
-            for claim in reversed(draft.claims):
-                self._forest.close(claim)
+            self._give_up(draft)
             return
         self._trees[job] = draft

@@ -254,8 +254,7 @@ class EngineLoop:
     def _ends(self, job: GenerateJob) -> list[Branch]:
         """Where a job's rows of logits are wanted: at its end and at its draft nodes."""
         assert job.branch is not None
-        draft = None if self._drafting is None else self._drafting.of(job)
-        return [job.branch, *(() if draft is None else draft.claims)]
+        return [job.branch, *(() if self._drafting is None else self._drafting.claims(job))]
 
     def _choose_score_rows(self, planner: RowPlanner) -> list[ScoreJob]:
         """Rows for the scoring jobs, as far as they fit; returns those that got any."""

@@ -5,18 +5,17 @@ draft -> (one forward over every branch and its tree) -> verdict -> settle -> ex
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
-
-import numpy as np
 
 from reason.errors import UsageError
 from reason.speculate.draft import CONTEXT, DraftTree, Rows, Source, State, Stream
 from reason.speculate.policy import Fixed, ForwardTimes, Goodput, Growth, NodeCounts, Policy, Ranking, Switch
-from reason.speculate.rules import Rule, SeededCoins, Verdict, draw_tree, follow, grow, make_rule
+from reason.speculate.rules import Rule, SeededCoins, Verdict, draw_tree, grow, make_rule
 from reason.speculate.sources.union import Union
 
-__all__ = ["Drafts", "Speculator"]
+__all__ = ["Drafts", "Speculator", "contexts"]
 
 _STEP = 0.05  # of the average of what drafting costs beside its rows
 _ALWAYS, _EVERY = 8, 4  # up to so many branches sources judge every iteration, beyond that every fourth
@@ -95,11 +94,6 @@ class Speculator:
         growth = self.policy.grow(streams, self.source, self._ranking)
         return None if growth is None else Drafts(growth.trees, growth)
 
-    def follow(self, tree: DraftTree, drawn: Callable[[int], int]) -> Verdict:
-        """The verdict of the rules that follow the plain samples; ``drawn`` gives a node's."""
-        assert self.takes_any_tree
-        return follow(tree, drawn)
-
     def settle(self, drafts: Drafts, index: int, verdict: Verdict) -> None:
         """Learns from the verdict on one stream's tree; before its tokens are told by ``extend``."""
         tree, growth = drafts.trees[index], drafts.growth
@@ -129,9 +123,7 @@ class Speculator:
             overhead_seconds: drafting and learning.
         """
         self.times.observe(branches + nodes, forward_seconds)
-        if not isinstance(self.policy, Goodput):
-            return
-        if not self._drafting:
+        if not isinstance(self.policy, Goodput) or not self._drafting:
             return
         self.policy.overhead(overhead_seconds / (branches + nodes), _STEP)
         if self.times.measured:
@@ -178,15 +170,12 @@ class Speculator:
         second source."""
         assert isinstance(self.source, Union) and isinstance(self.policy, Fixed)
         put, drawn = self.source.sources
-        widths: dict[tuple[int, ...], int] = {}
-        for path in self.policy.template:
-            if len(path) <= stream.room:
-                widths[path[:-1]] = widths.get(path[:-1], 0) + 1
+        widths = Counter(path[:-1] for path in self.policy.template if len(path) <= stream.room)
         tree = DraftTree([stream.tokens[-1]])
         start = ((), 0, put.state(stream), drawn.state(stream))
         places: list[tuple[tuple[int, ...], int, State, State]] = [start] if widths else []
         for slot, node, first, second in places:  # grows as it is read
-            width = widths.get(slot, 0)
+            width = widths[slot]
             expected = put.distribution(first) if first is not None else None
             if width and expected is not None and expected.tokens:
                 tree.add(node, expected.tokens[0], expected.probabilities[0], put.name)
@@ -210,11 +199,6 @@ def contexts(stream: Stream, tree: DraftTree | None) -> list[list[int]]:
     return found
 
 
-def make_rows(found: Sequence[Sequence[int]], tokens: np.ndarray, probabilities: np.ndarray) -> Rows:
-    """Rows from contexts [rows][CONTEXT] and the rows' likeliest tokens."""
-    return Rows(np.array(found, dtype=np.int64).reshape(-1, CONTEXT), tokens, probabilities)
-
-
 def _check_sound(source: Source, rule: Rule, policy: Policy) -> None:
     if rule.draws == "any":
         return
@@ -222,7 +206,7 @@ def _check_sound(source: Source, rule: Rule, policy: Policy) -> None:
     if not isinstance(policy, Fixed):
         raise UsageError(
             f"rule {rule.name!r} is exact only where slots are granted before their tokens are drawn, which the policy "
-            f"{policy.name!r} does not do: use policy 'fixed' or 'data-driven'; {allowed}"
+            f"{policy.name!r} does not do: use policy 'fixed' or 'fixed:FILE'; {allowed}"
         )
     if rule.draws == "mixed":
         sources = source.sources if isinstance(source, Union) else (source,)

@@ -18,13 +18,12 @@ from scipy.optimize import brentq
 
 from reason.errors import UnknownName
 from reason.runtime.noise import gumbel, position_state
-from reason.speculate.draft import Distribution, DraftTree
+from reason.speculate.draft import Distribution, DraftTree, Template
 from reason.speculate.rules import (
     RULES,
     Coins,
     Draws,
     SeededCoins,
-    Template,
     Verdict,
     Verify,
     draw_children,

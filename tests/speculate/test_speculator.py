@@ -13,7 +13,7 @@ from reason.errors import UnknownName, UsageError
 from reason.speculate.build import make_speculator
 from reason.speculate.draft import CONTEXT, NOTHING, TOP, Distribution, DraftTree, Rows, Source, State, Stream
 from reason.speculate.policy import Fixed, ForwardTimes, Goodput, NodeCounts, Ranking, save_template, wide_template
-from reason.speculate.rules import RULES, Verdict
+from reason.speculate.rules import RULES, Verdict, follow
 from reason.speculate.sources import AUTO, SOURCES, make_source
 from reason.speculate.speculator import Speculator, contexts
 
@@ -287,7 +287,7 @@ def test_the_verdict_is_told_along_the_accepted_path() -> None:
     assert drafts is not None
     tree, other = drafts.trees
     assert tree.path(5) == (1, 3, 9)
-    speculator.settle(drafts, 0, speculator.follow(tree, {0: 1, 1: 4}.get))  # type: ignore[arg-type]
+    speculator.settle(drafts, 0, follow(tree, {0: 1, 1: 4}.get))  # type: ignore[arg-type]
     assert source.settled == [((7,), 1), ((7, 1), 4), ((7, 1, 4), None)]
     assert ranking.told == [("", True), ("", False), ("", False), ("", True)]
     source.settled.clear()

@@ -32,7 +32,6 @@ class Fixed:
 
     def __init__(self, template: Template = CHAIN) -> None:
         self.template = check_template(template)
-        self.expected = 0.0
 
     def grow(self, streams: Sequence[Stream], source: Source, ranking: Ranking) -> Growth:
         growth = Growth(streams, source, ranking, max_depth=len(self.template[-1]), floor=0.0)

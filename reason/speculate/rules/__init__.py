@@ -14,7 +14,7 @@ from reason.errors import UnknownName
 from reason.speculate.rules import iid, match, mixed, traversal, without_replacement
 from reason.speculate.rules.coins import Coins, SeededCoins
 from reason.speculate.rules.coupled import follow
-from reason.speculate.rules.drawing import Template, draw_children, draw_tree, grow
+from reason.speculate.rules.drawing import draw_children, draw_tree, grow
 from reason.speculate.rules.verdict import Target, Verdict, Verify
 
 __all__ = [
@@ -24,7 +24,6 @@ __all__ = [
     "Rule",
     "SeededCoins",
     "Target",
-    "Template",
     "Verdict",
     "Verify",
     "draw_children",

@@ -9,19 +9,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from reason.speculate.draft import Distribution, DraftTree, State
+from reason.speculate.draft import Distribution, DraftTree, State, Template
 from reason.speculate.rules.coins import Coins
 from reason.speculate.rules.verdict import F64
 
-__all__ = ["Proposal", "Template", "draw_children", "draw_tree", "grow"]
-
-Template: TypeAlias = Sequence[tuple[int, ...]]
-"""Slots of a tree as paths of ranks: ``((0,), (1,), (0, 0))`` is two children, of which the first has one child."""
+__all__ = ["Proposal", "draw_children", "draw_tree", "grow"]
 
 
 class Proposal(NamedTuple):
@@ -102,7 +99,8 @@ def draw_tree(
 
     Args:
         root_state: a source's state at the root; ``step`` and ``distribution`` are that source's.
-        template: every slot's parent and elder siblings are slots too.
+        template: ``((0,), (1,), (0, 0))`` is two children, of which the first has one; every slot's parent and elder
+            siblings are slots too.
         replacement: duplicates are nodes of their own, each with what its slot has below.
     """
     widths = Counter(slot[:-1] for slot in template)
