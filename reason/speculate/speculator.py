@@ -5,6 +5,7 @@ draft -> (one forward over every branch and its tree) -> verdict -> settle -> ex
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -65,6 +66,7 @@ class Speculator:
         self._switch = Switch()
         self._drafting = True  # in this iteration, be it for nothing
         self._iteration = 0
+        self._prepare_seconds = 0.0  # of this iteration; a draft model's forwards
         self.learns_roots = True
         """Whether sources are told in this iteration what came at the branches' ends: at all of them, drafted or not.
         Being drafted means that the noise favoured the guess, so that to learn from those alone would flatter it."""
@@ -90,7 +92,9 @@ class Speculator:
             return None
         self._iteration += 1
         self.learns_roots = len(streams) <= _ALWAYS or self._iteration % _EVERY == 0
+        began = time.perf_counter()
         self.source.prepare(streams)
+        self._prepare_seconds = time.perf_counter() - began
         growth = self.policy.grow(streams, self.source, self._ranking)
         return None if growth is None else Drafts(growth.trees, growth)
 
@@ -125,7 +129,8 @@ class Speculator:
         self.times.observe(branches + nodes, forward_seconds)
         if not isinstance(self.policy, Goodput) or not self._drafting:
             return
-        self.policy.overhead(overhead_seconds / (branches + nodes), _STEP)
+        # What preparing took is spent however many nodes follow: it counts in whether to draft, not in how much.
+        self.policy.overhead((overhead_seconds - self._prepare_seconds) / (branches + nodes), _STEP)
         if self.times.measured:
             plain = branches / float(self.times.upto(branches)[branches])
             advantage = (branches + accepted) / (forward_seconds + overhead_seconds) / plain - 1.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Sequence
 from pathlib import Path as FilePath
 
@@ -357,6 +358,30 @@ def test_what_drafting_costs_beside_its_rows_is_learnt() -> None:
         speculator.account(branches=1, nodes=0, accepted=0, forward_seconds=1.0, overhead_seconds=1.0)
     after = speculator.draft([stream_of(1)])
     assert after is None or after.nodes < before.nodes
+
+
+def test_what_preparing_takes_is_not_charged_to_each_node() -> None:
+    class Slow(Toy):
+        def prepare(self, streams: Sequence[Stream]) -> None:
+            time.sleep(0.02)
+
+    times = ForwardTimes()
+    times.set({1: 0.02, 100: 0.02})
+    speculator = Speculator(Slow(), times=times)
+    nodes: list[int] = []
+    for _ in range(40):
+        began = time.perf_counter()
+        drafts = speculator.draft([stream_of(1)])
+        assert drafts is not None
+        nodes.append(drafts.nodes)
+        speculator.account(
+            branches=1,
+            nodes=drafts.nodes,
+            accepted=drafts.nodes,
+            forward_seconds=0.02,
+            overhead_seconds=time.perf_counter() - began,
+        )
+    assert nodes[-1] >= nodes[0] > 0
 
 
 def test_rows_go_to_the_source() -> None:
