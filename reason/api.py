@@ -17,7 +17,7 @@ from reason.search.driver import Run, check_budget
 from reason.search.measuring import find_verifiers
 from reason.search.strategies import make_strategy
 from reason.search.tree import Strategy
-from reason.types import Budget, Engine, Message, Problem, Solution, Verifier
+from reason.types import Budget, Embedder, Engine, Message, Problem, Solution, Verifier
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -75,7 +75,7 @@ class Solver:
         *,
         budget: Budget | None = None,
         seed: int = 0,
-        verifiers: Mapping[str, Verifier] | None = None,
+        verifiers: Mapping[str, Verifier | Embedder] | None = None,
         journal: FilePath | None = None,
         max_thinking_tokens: int | None = None,
         on_change: Callable[[Run], None] | None = None,
@@ -115,7 +115,7 @@ class Solver:
         *,
         budget: Budget | None = None,
         seed: int = 0,
-        verifiers: Mapping[str, Verifier] | None = None,
+        verifiers: Mapping[str, Verifier | Embedder] | None = None,
         **strategy_fields: Any,
     ) -> Solution:
         """Solves one problem; call it many times at once and they share the engine's batches and KV."""
@@ -129,7 +129,7 @@ class Solver:
         *,
         budget: Budget | None = None,
         seed: int = 0,
-        verifiers: Mapping[str, Verifier] | None = None,
+        verifiers: Mapping[str, Verifier | Embedder] | None = None,
         **strategy_fields: Any,
     ) -> Solution:
         """``asolve`` for synchronous callers; works inside a running event loop (Jupyter) too."""
@@ -144,7 +144,7 @@ class Solver:
         *,
         budget: Budget | None = None,
         seed: int = 0,
-        verifiers: Mapping[str, Verifier] | None = None,
+        verifiers: Mapping[str, Verifier | Embedder] | None = None,
         **strategy_fields: Any,
     ) -> list[Solution]:
         """Solves many problems in one batch; ``budget`` is each problem's. Solutions come in the problems' order. Texts
@@ -211,7 +211,7 @@ async def asolve(
     model: str | Engine | None = None,
     budget: Budget | None = None,
     seed: int = 0,
-    verifiers: Mapping[str, Verifier] | None = None,
+    verifiers: Mapping[str, Verifier | Embedder] | None = None,
     *,
     draft: str = "auto",
     **strategy_fields: Any,
@@ -234,7 +234,7 @@ def solve(
     model: str | Engine | None = None,
     budget: Budget | None = None,
     seed: int = 0,
-    verifiers: Mapping[str, Verifier] | None = None,
+    verifiers: Mapping[str, Verifier | Embedder] | None = None,
     *,
     draft: str = "auto",
     **strategy_fields: Any,

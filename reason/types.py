@@ -18,6 +18,7 @@ __all__ = [
     "Budget",
     "Candidate",
     "Completion",
+    "Embedder",
     "Engine",
     "Extract",
     "FinishReason",
@@ -411,4 +412,17 @@ class Verifier(Protocol):
 
     async def score(self, trajectories: Sequence[Trajectory], engine: Engine, owner: str) -> list[float]:
         """One finite score for each trajectory's last step. All are given at once: a score may be relative to them."""
+        ...
+
+
+@runtime_checkable
+class Embedder(Protocol):
+    """Maps the last step of trajectories to vectors whose cosines say how alike they are. It may use the engine; what
+    that costs is in the ledger."""
+
+    @property
+    def name(self) -> str: ...
+
+    async def embed(self, trajectories: Sequence[Trajectory], engine: Engine, owner: str) -> Sequence[Sequence[float]]:
+        """One finite vector for each trajectory, all of one size [trajectories, size]; their lengths do not matter."""
         ...

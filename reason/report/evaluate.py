@@ -28,7 +28,7 @@ from reason.report.summary import Summary
 from reason.search.driver import check_budget
 from reason.search.measuring import find_verifiers
 from reason.search.strategies import make_strategy
-from reason.types import Budget, Verifier
+from reason.types import Budget, Embedder, Verifier
 from reason.verifiers import make_verifier
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ async def evaluate(
     budget: Budget | None = None,
     seed: int = 0,
     concurrency: int | None = None,
-    verifiers: Mapping[str, Verifier] | None = None,
+    verifiers: Mapping[str, Verifier | Embedder] | None = None,
     max_thinking_tokens: int | None = None,
     log_samples: bool = False,
     overwrite: bool = False,
@@ -107,7 +107,7 @@ class Evaluation:
         budget: Budget | None = None,
         seed: int = 0,
         concurrency: int | None = None,
-        verifiers: Mapping[str, Verifier] | None = None,
+        verifiers: Mapping[str, Verifier | Embedder] | None = None,
         max_thinking_tokens: int | None = None,
         log_samples: bool = False,
         overwrite: bool = False,

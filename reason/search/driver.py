@@ -22,7 +22,7 @@ from reason.errors import EngineError, UsageError
 from reason.fields import describe
 from reason.search.admission import Admission, check_budget
 from reason.search.effects import Effects, Work
-from reason.search.generation import Generated, is_thinking, step_text
+from reason.search.generation import Generated, is_thinking, prompted, step_text
 from reason.search.tree import ROOT, Cancel, Expand, Measure, Node, NodeEnd, Room, Strategy, Tree
 from reason.search.voting import best_unfinished
 from reason.tasks.answers import extract_answer
@@ -31,6 +31,7 @@ from reason.tasks.prompts import math_messages
 from reason.types import (
     Budget,
     Candidate,
+    Embedder,
     Engine,
     Problem,
     Sampling,
@@ -51,7 +52,7 @@ class Run:
     """One problem under one strategy. ``tree`` may be looked at while it runs.
 
     Args:
-        verifiers: those that the strategy may ask for, by name.
+        verifiers: what the strategy may measure with, by name: verifiers and embedders.
         owner: the ledger row of this run; unique to it.
         seed: decides all sampling noise, together with the problem's id and the nodes'.
         journal: a file; if it holds an earlier, interrupted sitting of the same run, that is where this one goes on.
@@ -69,7 +70,7 @@ class Run:
         budget: Budget,
         seed: int,
         owner: str,
-        verifiers: Mapping[str, Verifier] | None = None,
+        verifiers: Mapping[str, Verifier | Embedder] | None = None,
         journal: FilePath | None = None,
         max_thinking_tokens: int | None = None,
         max_in_flight: int = MAX_IN_FLIGHT,
@@ -80,7 +81,8 @@ class Run:
         if max_in_flight < 1:
             raise UsageError(f"max_in_flight must be at least 1, got {max_in_flight}")
         self.engine = engine
-        self.tree = Tree(problem)
+        run_seed = int.from_bytes(hashlib.blake2b(f"{seed}:{problem.id}".encode(), digest_size=7).digest())
+        self.tree = Tree(problem, seed=run_seed)
         self.owner = owner
         self.strategy = strategy
         self._strategy_name = strategy_name
@@ -90,14 +92,14 @@ class Run:
         self._seed = seed
         given = verifiers or {}
         if missing := [name for name in strategy.measures if name not in given]:
-            raise UsageError(f"the strategy measures with {', '.join(missing)}, but the run was given no such verifier")
+            raise UsageError(f"the strategy measures with {', '.join(missing)}, which the run was not given")
         self._verifiers = {name: given[name] for name in strategy.measures}
         self._effects = Effects(
             engine,
             self.tree,
             verifiers=self._verifiers,
             owner=owner,
-            seed=int.from_bytes(hashlib.blake2b(f"{seed}:{problem.id}".encode(), digest_size=7).digest()),
+            seed=run_seed,
             max_thinking_tokens=max_thinking_tokens,
         )
         self._journal_file = journal
@@ -129,7 +131,7 @@ class Run:
         prompt = self._prompt()
         if not prompt:
             raise UsageError("the problem is empty")
-        self.tree.add(Node(id=ROOT, parent=None, context=prompt, finish_reason="step"))
+        self.tree.add(Node(id=ROOT, parent=None, context=prompt, prompt_tokens=len(prompt), finish_reason="step"))
         try:
             self._effects.begin(self._journal_file, self._header(prompt))
             try:
@@ -203,7 +205,9 @@ class Run:
         before = (self._stopped_by, len(self._cancelled))
         room = self._max_in_flight - self._admission.in_flight if self._stopped_by == "done" else 0
         refused: StoppedBy | None = None
-        for action in self.strategy.ask(self.tree, Room(room)):
+        with self._effects.thinking():
+            actions = self.strategy.ask(self.tree, Room(room))
+        for action in actions:
             if isinstance(action, Cancel):
                 self._drop(action.nodes)
             elif isinstance(action, Measure):
@@ -223,16 +227,20 @@ class Run:
     def _start(self, expand: Expand, *, closing: bool = False) -> StoppedBy | None:
         """Starts one sample, or says which limit forbids it."""
         parent = self.tree[expand.node]
-        base = parent.context if isinstance(expand.prompt, str) else ()
-        given: tuple[int, ...] = ()
-        if isinstance(expand.prompt, str):
-            given = self.engine.codec.encode(expand.prompt) if expand.prompt else ()
-        else:
-            given = self.engine.codec.encode_chat(expand.prompt)
+        base, given = prompted(self.engine.codec, parent.context, expand)
         tokens = self._admission.grant(parent.id, expand.max_tokens, len(given), closing=closing)
         if not isinstance(tokens, int):
             return tokens
-        node = Node(id=len(self.tree), parent=parent.id, context=base + given, path_tokens=parent.path_tokens)
+        begins = not isinstance(expand.prompt, str)
+        node = Node(
+            id=len(self.tree),
+            parent=parent.id,
+            context=base + given,
+            path_tokens=0 if begins else parent.path_tokens,
+            prompt_tokens=len(base) + len(given) if begins else parent.prompt_tokens,
+            begins=begins,
+            aside=expand.aside,
+        )
         self.tree.add(node)
         self._admission.start(node, tokens, len(given))
         self._work.append(self._effects.expand(node, expand, tokens, closing=closing))
@@ -245,8 +253,9 @@ class Run:
         result = work.task.result()
         if work.measure is not None:
             done = list(work.measure.nodes)
-            for node, scores in zip(work.measure.nodes, result, strict=True):
-                self.tree[node].scores[work.measure.name] = scores
+            for node, found in zip(work.measure.nodes, result, strict=True):
+                into = self.tree[node].embeddings if isinstance(found, bytes) else self.tree[node].scores
+                into[work.measure.name] = found
                 self.tree.measuring.discard((node, work.measure.name))
             event: dict[str, Any] = {"measured": work.measure.name, "nodes": done}
         else:
@@ -256,7 +265,8 @@ class Run:
             event = {"node": work.node.id, "end": work.node.finish_reason}
             if work.node.answer is not None:
                 event |= {"answer": work.node.answer, "answer_class": work.node.answer_class}
-        self.strategy.tell(self.tree, done)
+        with self._effects.thinking():
+            self.strategy.tell(self.tree, done)
         if self._effects.journal is not None and journal:
             changes = self.tree.take_changes()
             self._effects.journal.add_tell(self._told, event | ({"notes": changes} if changes else {}))
@@ -267,19 +277,20 @@ class Run:
     async def _fill(self, node: Node, expand: Expand, result: Generated) -> None:
         completion = result.completion
         parent = self.tree[expand.node]
-        given = node.context[len(parent.context) :] if isinstance(expand.prompt, str) else ()
+        given = () if node.begins else node.context[len(parent.context) :]
+        own = len(node.context) - (len(parent.context) if _goes_on(node, parent) else 0) + len(completion.token_ids)
         node.context += completion.token_ids
         node.num_tokens = result.num_generated
-        node.path_tokens = parent.path_tokens + result.num_generated
+        node.path_tokens += result.num_generated
         node.logprobs = completion.logprobs
         node.error = None if completion.error is None else str(completion.error)
         reason = _node_end(completion.finish_reason, completion.stopped_on, expand, self.tree.problem.step_delimiter)
-        before = parent.context[len(self.tree[ROOT].context) :]
-        shown = self.tree.text(parent.id)
+        before = () if node.begins else parent.context[parent.prompt_tokens :]
+        shown = "" if node.begins else self.tree.text(parent.id)
         node.text = step_text(self.engine.codec, before, shown, given, completion, open_end=reason == "step")
-        self._admission.settle(node, result.num_generated, result.num_calls, len(node.context) - len(parent.context))
+        self._admission.settle(node, result.num_generated, result.num_calls, own)
         node.finish_reason = reason
-        if node.finished:
+        if node.finished and not node.aside:
             await self._read_answer(node)
 
     async def _read_answer(self, node: Node) -> None:
@@ -362,7 +373,8 @@ class Run:
             raise EngineError(f"every expansion failed; the first: {errors[0]}")
 
     def _solution(self) -> Solution:
-        answer = self.strategy.answer(self.tree)
+        with self._effects.thinking():
+            answer = self.strategy.answer(self.tree)
         usage = self._effects.usage()
         self.engine.forget(self.owner)
         finished = self.tree.finished()
@@ -420,6 +432,11 @@ class Run:
             "verifiers": {name: describe(verifier) for name, verifier in self._verifiers.items()},
             "prompt": prompt,
         }
+
+
+def _goes_on(node: Node, parent: Node) -> bool:
+    """Whether a node's context is its parent's and more."""
+    return node.context[: len(parent.context)] == parent.context
 
 
 def _node_end(reason: str, stopped_on: str | int | None, expand: Expand, delimiter: str) -> NodeEnd:

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path as FilePath
 from typing import Any, TypeVar
@@ -13,9 +14,9 @@ from typing import Any, TypeVar
 from reason.errors import UsageError
 from reason.search.generation import Generated, generate
 from reason.search.journal import Journal
-from reason.search.measuring import checked_scores, trajectories
+from reason.search.measuring import checked_scores, packed, trajectories
 from reason.search.tree import ROOT, Expand, Measure, Node, Tree
-from reason.types import Engine, Request, Sampling, Usage, Verifier
+from reason.types import Embedder, Engine, Request, Sampling, Usage, Verifier
 
 __all__ = ["Effects", "Work"]
 
@@ -37,7 +38,7 @@ class Effects:
     """The effects of one run.
 
     Args:
-        verifiers: those that the strategy may ask for, by name. What they need is recorded while steps are generated.
+        verifiers: what the strategy may measure with, by name. What they need is recorded while steps are generated.
         owner: the run's ledger row.
         seed: of the engine's sampling noise; a node's id is the key.
     """
@@ -47,7 +48,7 @@ class Effects:
         engine: Engine,
         tree: Tree,
         *,
-        verifiers: Mapping[str, Verifier],
+        verifiers: Mapping[str, Verifier | Embedder],
         owner: str,
         seed: int,
         max_thinking_tokens: int | None,
@@ -61,8 +62,10 @@ class Effects:
         self._seed = seed
         self._max_thinking_tokens = max_thinking_tokens
         self._began = time.perf_counter()
-        self._statistics = any(verifier.statistics for verifier in verifiers.values())
-        recorded = [verifier.top_logprobs for verifier in verifiers.values()]
+        self._thinking_seconds = 0.0
+        judges = [verifier for verifier in verifiers.values() if isinstance(verifier, Verifier)]
+        self._statistics = any(verifier.statistics for verifier in judges)
+        recorded = [verifier.top_logprobs for verifier in judges]
         self._logprobs = max((k for k in recorded if k is not None), default=None)
 
     @property
@@ -105,7 +108,17 @@ class Effects:
         usage = self._engine.usage(self._owner)
         usage.prompt_tokens = len(self._tree[ROOT].context)
         usage.seconds = time.perf_counter() - self._began
+        usage.solver_seconds = self._thinking_seconds
         return self.earlier.plus(usage)
+
+    @contextmanager
+    def thinking(self) -> Iterator[None]:
+        """Counts the time inside as the strategy's own."""
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._thinking_seconds += time.perf_counter() - began
 
     def expand(self, node: Node, expand: Expand, tokens: int, *, closing: bool = False) -> Work:
         """Begins to generate a node, at most ``tokens`` of it."""
@@ -149,14 +162,18 @@ class Effects:
             self.journal.add_completion(node.id, node.parent, done.completion, counts, self.usage().as_dict())
         return done
 
-    async def _measure(self, measure: Measure) -> list[tuple[float, ...]]:
-        """The verifier's scores: for each node one, or one for each of its steps."""
+    async def _measure(self, measure: Measure) -> Sequence[tuple[float, ...] | bytes]:
+        """For each node an embedding, or scores: one, or one for each of its steps."""
         codec = self._engine.codec
         pieces = [trajectories(self._tree, codec, node, by_step=measure.by_step) for node in measure.nodes]
         verifier = self._verifiers[measure.name]
         given = [piece for steps in pieces for piece in steps]
-        values = iter(checked_scores(verifier, await verifier.score(given, self._engine, self._owner), len(given)))
-        result = [tuple(next(values) for _ in steps) for steps in pieces]
+        result: Sequence[tuple[float, ...] | bytes]
+        if isinstance(verifier, Embedder):
+            result = packed(verifier, await verifier.embed(given, self._engine, self._owner), len(given))
+        else:
+            values = iter(checked_scores(verifier, await verifier.score(given, self._engine, self._owner), len(given)))
+            result = [tuple(next(values) for _ in steps) for steps in pieces]
         if self.journal is not None:
             self.journal.add_measure(measure.name, measure.nodes, result, self.usage().as_dict())
         return result

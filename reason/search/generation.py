@@ -12,9 +12,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from reason.errors import EngineClosed
+from reason.search.tree import Expand
 from reason.types import Completion, Engine, Path, Request, Step, TextCodec, TokenLogprobs
 
-__all__ = ["Generated", "generate", "is_thinking", "split_steps", "step_text"]
+__all__ = ["Generated", "generate", "is_thinking", "prompted", "split_steps", "step_text"]
 
 
 _CUT = "\ufffd"  # what half a character decodes to
@@ -61,6 +62,16 @@ def is_thinking(codec: TextCodec, path: Path) -> bool:
         and thinking.end_token not in path
         and _tokens_after(path, codec.encode(thinking.start)) is not None
     )
+
+
+def prompted(codec: TextCodec, context: Path, expand: Expand) -> tuple[Path, Path]:
+    """What the model is to go on from: the part of a node's context that stays, and what is put after it."""
+    if isinstance(expand.prompt, str):
+        return context, codec.encode(expand.prompt) if expand.prompt else ()
+    if not expand.keep:
+        return (), codec.encode_chat(expand.prompt)
+    turn = codec.encode_turn(expand.prompt)
+    return context, turn[1:] if context[-1:] == turn[:1] else turn  # what ended by itself has its turn's end already
 
 
 def step_text(codec: TextCodec, before: Path, shown: str, given: Path, completion: Completion, open_end: bool) -> str:

@@ -2,7 +2,7 @@
 
     {"type": "run", ...}       what was asked: problem, strategy and its fields, seed, budget, model, prompt tokens
     {"type": "node", ...}      a completion as it arrived, in any order
-    {"type": "measure", ...}   a verifier's scores
+    {"type": "measure", ...}   a verifier's scores, or an embedder's vectors
     {"type": "tell", ...}      what the strategy was told next, and what it annotated
     {"type": "end", ...}       the answer and the ledger
 
@@ -50,7 +50,7 @@ class Journal:
         self.end: dict[str, Any] | None = None
         self.usage: dict[str, Any] | None = None  # at the last recorded effect
         self._nodes: dict[int, dict[str, Any]] = {}
-        self._measures: dict[tuple[str, tuple[int, ...]], list[list[float]]] = {}
+        self._measures: dict[tuple[str, tuple[int, ...]], Sequence[tuple[float, ...] | bytes]] = {}
         self._classes: dict[int, int] = {}
         self.told = 0  # "tell" lines that are there already
         try:
@@ -118,10 +118,9 @@ class Journal:
         """What an earlier sitting said of a node's answer."""
         return self._classes.get(node)
 
-    def measured(self, name: str, nodes: Sequence[int]) -> list[tuple[float, ...]] | None:
+    def measured(self, name: str, nodes: Sequence[int]) -> Sequence[tuple[float, ...] | bytes] | None:
         """What an earlier sitting recorded for a measurement."""
-        values = self._measures.get((name, tuple(nodes)))
-        return None if values is None else [tuple(scores) for scores in values]
+        return self._measures.get((name, tuple(nodes)))
 
     def add_completion(
         self, node: int, parent: int, completion: Completion, counts: tuple[int, int], usage: Mapping[str, Any]
@@ -147,10 +146,11 @@ class Journal:
         self._write(event)
 
     def add_measure(
-        self, name: str, nodes: Sequence[int], values: Sequence[tuple[float, ...]], usage: Mapping[str, Any]
+        self, name: str, nodes: Sequence[int], values: Sequence[tuple[float, ...] | bytes], usage: Mapping[str, Any]
     ) -> None:
-        """Records a measurement."""
-        self._write({"type": "measure", "name": name, "nodes": list(nodes), "values": values, "usage": usage})
+        """Records a measurement: scores, or packed vectors."""
+        shown = [base64.b64encode(each).decode("ascii") if isinstance(each, bytes) else each for each in values]
+        self._write({"type": "measure", "name": name, "nodes": list(nodes), "values": shown, "usage": usage})
 
     def add_tell(self, number: int, event: Mapping[str, Any]) -> None:
         """Records the ``number``-th thing the strategy was told, unless an earlier sitting did."""
@@ -173,7 +173,9 @@ class Journal:
             self._nodes[event["id"]] = event
             self.usage = event["usage"]
         elif kind == "measure":
-            self._measures[event["name"], tuple(event["nodes"])] = event["values"]
+            self._measures[event["name"], tuple(event["nodes"])] = [
+                base64.b64decode(each) if isinstance(each, str) else tuple(each) for each in event["values"]
+            ]
             self.usage = event["usage"]
         elif kind == "tell":
             self.told += 1

@@ -4,34 +4,41 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from reason.errors import UsageError
 from reason.search.generation import split_steps
 from reason.search.tree import ROOT, Node, Strategy, Tree
-from reason.types import Step, TextCodec, Trajectory, Verifier
+from reason.types import Embedder, Step, TextCodec, Trajectory, Verifier
 
-__all__ = ["checked_scores", "find_verifiers", "trajectories"]
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+__all__ = ["checked_scores", "find_verifiers", "packed", "trajectories", "vectors"]
 
 
-def find_verifiers(strategy: Strategy, given: Mapping[str, Verifier] | None = None) -> dict[str, Verifier]:
-    """The verifiers that a strategy may ask for, the caller's first.
+def find_verifiers(
+    strategy: Strategy, given: Mapping[str, Verifier | Embedder] | None = None
+) -> dict[str, Verifier | Embedder]:
+    """The verifiers and embedders that a strategy may ask for, the caller's first.
 
     Raises:
         UnknownName, UsageError: there is no such verifier, or the strategy cannot use its scores.
     """
     if not strategy.measures:
         return {}
-    from reason.verifiers import make_verifier
+    from reason.verifiers import make_measure
     from reason.verifiers.aggregate import check_aggregation
 
     given = given or {}
-    found = {name: given[name] if name in given else make_verifier(name) for name in strategy.measures}
+    found = {name: given[name] if name in given else make_measure(name) for name in strategy.measures}
     at: Any = strategy
     while at is not None:
         if (aggregation := getattr(at, "aggregation", "none")) != "none":
             for verifier in found.values():
-                check_aggregation(verifier, aggregation)
+                if isinstance(verifier, Verifier):
+                    check_aggregation(verifier, aggregation)
         at = getattr(at, "inner", None)
     return found
 
@@ -50,9 +57,35 @@ def checked_scores(verifier: Verifier, scores: Sequence[float], count: int) -> l
     return values
 
 
+def packed(embedder: Embedder, embeddings: Sequence[Sequence[float]], count: int) -> list[bytes]:
+    """An embedder's vectors as a node keeps them, scaled to length 1.
+
+    Raises:
+        UsageError: they are not one finite vector for each trajectory.
+    """
+    import numpy as np
+
+    found = np.asarray(embeddings, dtype=np.float64)
+    if found.ndim != 2 or len(found) != count:
+        raise UsageError(f"the embedder {embedder.name} gave shape {found.shape} for {count} trajectories")
+    if not np.isfinite(found).all():
+        raise UsageError(f"the embedder {embedder.name} gave a vector that is not finite")
+    found /= np.maximum(np.linalg.norm(found, axis=1, keepdims=True), 1e-12)
+    return [row.tobytes() for row in found.astype("<f2")]
+
+
+def vectors(tree: Tree, nodes: Sequence[int], name: str) -> npt.NDArray[np.float32]:
+    """The embeddings of some nodes, [nodes, size], of length 1."""
+    import numpy as np
+
+    rows = [np.frombuffer(tree[node].embeddings[name], dtype="<f2") for node in nodes]
+    found = np.stack(rows).astype(np.float32)
+    return found / np.maximum(np.linalg.norm(found, axis=1, keepdims=True), 1e-12)  # type: ignore[no-any-return]
+
+
 def trajectories(tree: Tree, codec: TextCodec, node: int, *, by_step: bool) -> list[Trajectory]:
     """The trajectory that ends with a node; with ``by_step`` those that end with each of the steps in it."""
-    path = tree.path(node)
+    path = tree.steps(node)
     above = [_step(tree, step) for step in path[:-1]]
     last, leaf = _step(tree, path[-1]), path[-1]
     steps = split_steps(codec, last, tree.problem.step_delimiter) if by_step else [last]
@@ -61,7 +94,7 @@ def trajectories(tree: Tree, codec: TextCodec, node: int, *, by_step: bool) -> l
         whole = count == len(steps)
         return Trajectory(
             problem=tree.problem,
-            prompt=tree[ROOT].context,
+            prompt=leaf.context[: leaf.prompt_tokens],
             steps=(*above, *steps[:count]),
             finished=whole and leaf.finished,
             answer=leaf.answer if whole else None,
@@ -72,7 +105,6 @@ def trajectories(tree: Tree, codec: TextCodec, node: int, *, by_step: bool) -> l
 
 
 def _step(tree: Tree, node: Node) -> Step:
-    before = tree[node.parent or ROOT].context
-    extends = node.context[: len(before)] == before
-    tokens = node.context[len(before) :] if extends else node.context
+    before = node.prompt_tokens if node.begins else len(tree[node.parent or ROOT].context)
+    tokens = node.context[before:]
     return Step(text=node.text, tokens=tokens, logprobs=node.logprobs)

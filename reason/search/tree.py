@@ -2,12 +2,15 @@
 
 A node is a piece of text that extends its parent; node 0 is the problem. Its search ``parent`` says which move led to
 it, its token ``context`` what the model reads before the next one: they part where a move rewrites instead of
-extending. Strategies read the tree and annotate it (``note``); the driver adds nodes in the order in which they were
-asked for and fills them in that order too, so equal seeds give equal trees.
+extending. Such a node ``begins`` a text of its own. An ``aside`` (a critique, a plan, a decomposition) is no solution,
+nor part of one. Strategies read the tree and annotate it (``note``); the driver adds nodes in the order in which they
+were asked for and fills them in that order too, so equal seeds give equal trees.
 """
 
 from __future__ import annotations
 
+import hashlib
+import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
@@ -33,13 +36,17 @@ class Node:
     context: Path = ()
     text: str = ""
     num_tokens: int = 0  # generated for this node
-    path_tokens: int = 0  # generated from the root to here
+    path_tokens: int = 0  # generated for the text that ends here
+    prompt_tokens: int = 0  # of the context, before that text begins
+    begins: bool = False  # that text begins here, instead of going on from the parent's
+    aside: bool = False
     finish_reason: NodeEnd | None = None  # None: pending
     logprobs: tuple[TokenLogprobs, ...] = ()
     answer: str | None = None
     answer_class: int | None = None  # equal for equivalent answers; numbered by first appearance
     error: str | None = None
     scores: dict[str, tuple[float, ...]] = field(default_factory=dict)  # by verifier, one for each step
+    embeddings: dict[str, bytes] = field(default_factory=dict)  # by embedder, of the last step; little-endian float16
     notes: dict[str, Any] = field(default_factory=dict)  # the strategy's annotations, JSON-able
 
     @property
@@ -58,12 +65,17 @@ class Node:
 
 
 class Tree:
-    """Nodes by id. ``problem`` carries no reference answer: strategies cannot see one."""
+    """Nodes by id. ``problem`` carries no reference answer: strategies cannot see one.
 
-    __slots__ = ("_changed", "_children", "measuring", "nodes", "problem")
+    Args:
+        seed: of the run and the problem; what strategies toss their coins with.
+    """
 
-    def __init__(self, problem: Problem, nodes: Sequence[Node] = ()) -> None:
+    __slots__ = ("_changed", "_children", "measuring", "nodes", "problem", "seed")
+
+    def __init__(self, problem: Problem, nodes: Sequence[Node] = (), *, seed: int = 0) -> None:
         self.problem = problem
+        self.seed = seed
         self.nodes: list[Node] = []
         self.measuring: set[tuple[int, str]] = set()  # (node, verifier) under way
         self._children: list[list[int]] = []
@@ -95,8 +107,12 @@ class Tree:
         return (node for node in self.nodes[1:] if not self._children[node.id])
 
     def finished(self) -> list[Node]:
-        """Whole solutions, in tree order."""
-        return [node for node in self.leaves() if node.finished]
+        """Whole solutions that nothing goes on from, in tree order."""
+        return [
+            node
+            for node in self.nodes[1:]
+            if node.finished and not node.aside and all(child.begins or child.aside for child in self.children(node.id))
+        ]
 
     def path(self, node: int) -> list[Node]:
         """From the first step below the root to ``node``."""
@@ -107,13 +123,23 @@ class Tree:
             at = self.nodes[at.parent]
         return path[::-1]
 
+    def steps(self, node: int) -> list[Node]:
+        """The part of the path that makes up the text as far as ``node``."""
+        path = self.path(node)
+        return path[max((place for place, step in enumerate(path) if step.begins), default=0) :]
+
     def text(self, node: int) -> str:
         """The solution as far as ``node``."""
-        return "".join(step.text for step in self.path(node))
+        return "".join(step.text for step in self.steps(node))
 
     def step_scores(self, node: int, verifier: str) -> list[float]:
-        """The scores of every step from the root to ``node``."""
-        return [score for step in self.path(node) for score in step.scores.get(verifier, ())]
+        """The scores of every step of the text as far as ``node``."""
+        return [score for step in self.steps(node) for score in step.scores.get(verifier, ())]
+
+    def coins(self, *event: int | str) -> random.Random:
+        """Random numbers that depend on the seed and on what they are for alone."""
+        name = ":".join(map(str, (self.seed, *event))).encode()
+        return random.Random(int.from_bytes(hashlib.blake2b(name, digest_size=8).digest()))
 
     def note(self, node: int, **values: Any) -> None:
         """Annotates a node; values are JSON-able and shown by the trace and the tree's viewers."""
@@ -133,8 +159,11 @@ class Expand:
     Args:
         until: "step" (the problem's step delimiter), "end", or a number of tokens.
         max_tokens: limit of each sample; the driver may grant less when the budget ends.
-        prompt: text appended to the node's context before the samples begin, or messages that replace it.
+        prompt: text appended to the node's context before the samples begin, or messages. With messages a text of its
+            own begins.
+        keep: say the messages after the node's context, in a new turn, so that its KV is of use. Else they replace it.
         stop: strings that end the sample for good.
+        aside: what is written is neither a solution nor a part of one: no answer is read from it, it is no candidate.
     """
 
     node: int
@@ -142,13 +171,16 @@ class Expand:
     until: Literal["step", "end"] | int = "end"
     max_tokens: int = 1024
     prompt: str | tuple[Message, ...] = ""
+    keep: bool = False
     sampling: Sampling = field(default_factory=Sampling)
     stop: tuple[str, ...] = ()
+    aside: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measure:
-    """Have the verifier ``name`` score ``nodes``; ``by_step`` splits each node's text at the step delimiter first."""
+    """Have the verifier ``name`` score ``nodes``; ``by_step`` splits each node's text at the step delimiter first. Or
+    have the embedder of that name embed their last steps."""
 
     nodes: tuple[int, ...]
     name: str
@@ -180,7 +212,7 @@ class Strategy(Protocol):
 
     @property
     def measures(self) -> tuple[str, ...]:
-        """The names of the verifiers it may ask for."""
+        """The names of the verifiers and embedders it may ask for."""
         ...
 
     def ask(self, tree: Tree, room: Room) -> Sequence[Action]:

@@ -33,7 +33,8 @@ def vote(tree: Tree, select: Selection = "majority", leaves: Iterable[Node] | No
         if leaf.answer_class is not None:
             voters.setdefault(leaf.answer_class, []).append(leaf)
     if not voters:
-        longest = max(tree.leaves(), key=lambda leaf: leaf.path_tokens, default=None)
+        own = (leaf for leaf in tree.leaves() if not leaf.aside)
+        longest = max(own, key=lambda leaf: leaf.path_tokens, default=None)
         return Answer(answer=None, text=tree.text(longest.id) if longest else "")
     classes = list(voters.values())
     scored = select != "majority" and all("score" in leaf.notes for members in classes for leaf in members)
@@ -62,7 +63,7 @@ def best_unfinished(tree: Tree) -> Node | None:
         scores = [float(step.notes["score"]) for step in tree.path(node.id) if "score" in step.notes]
         return scores[-1] if scores else 0.0
 
-    cut = [leaf for leaf in tree.leaves() if leaf.open or leaf.finish_reason == "length"]
+    cut = [leaf for leaf in tree.leaves() if not leaf.aside and (leaf.open or leaf.finish_reason == "length")]
     return max(
         cut, key=lambda leaf: ("pruned" not in leaf.notes, score(leaf), leaf.path_tokens, -leaf.id), default=None
     )

@@ -1,16 +1,18 @@
-"""Verifiers: what judges steps and answers. A new one is a file here and a line below, and it is in ``solve`` and the
-CLI."""
+"""Verifiers: what judges steps and answers, and embedders. A new one is a file here and a line below, and it is in
+``solve`` and the CLI."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from reason.errors import UnknownName, UsageError
 from reason.fields import check_types, hints, parse
-from reason.types import Verifier
+from reason.types import Embedder, Verifier
 from reason.verifiers.aggregate import AGGREGATIONS, aggregate, check_aggregation
 from reason.verifiers.agreement import Agreement
 from reason.verifiers.confidence import Confidence
+from reason.verifiers.embeddings import DEFAULT_EMBEDDER, EMBEDDERS
 from reason.verifiers.entropy import Entropy
 from reason.verifiers.judge import Judge
 from reason.verifiers.logprob import LogProb
@@ -18,10 +20,14 @@ from reason.verifiers.self_certainty import SelfCertainty
 
 __all__ = [
     "AGGREGATIONS",
+    "DEFAULT_EMBEDDER",
     "DEFAULT_VERIFIER",
+    "EMBEDDERS",
     "VERIFIERS",
     "aggregate",
     "check_aggregation",
+    "make_embedder",
+    "make_measure",
     "make_verifier",
 ]
 
@@ -52,27 +58,51 @@ def make_verifier(name: str | Verifier, /, **fields: Any) -> Verifier:
         if fields:
             raise UsageError(f"give fields with a verifier's name, not with an object: {', '.join(fields)}")
         return name
-    name, colon, settings = name.partition(":")
+    verifier: Verifier = _make("verifier", VERIFIERS, name, fields)
+    return verifier
+
+
+def make_embedder(name: str | Embedder, /, **fields: Any) -> Embedder:
+    """An embedder by name; otherwise as ``make_verifier``."""
+    if not isinstance(name, str):
+        if isinstance(name, type) or not isinstance(name, Embedder):
+            raise UsageError(f"an embedder is a name or an object with an embed method, got {name!r}")
+        if fields:
+            raise UsageError(f"give fields with an embedder's name, not with an object: {', '.join(fields)}")
+        return name
+    embedder: Embedder = _make("embedder", EMBEDDERS, name, fields)
+    return embedder
+
+
+def make_measure(name: str) -> Verifier | Embedder:
+    """The verifier or embedder of a name that a strategy measures with; otherwise as ``make_verifier``."""
+    if name.partition(":")[0].strip().lower() in EMBEDDERS:
+        return make_embedder(name)
+    return make_verifier(name)
+
+
+def _make(what: str, kinds: Mapping[str, type[Any]], text: str, fields: dict[str, Any]) -> Any:
+    """One of ``kinds`` by name, with fields."""
+    name, colon, settings = text.partition(":")
     name = name.strip().lower()
-    kind = VERIFIERS.get(name)
+    kind = kinds.get(name)
     if kind is None:
-        raise UnknownName("verifier", name, VERIFIERS)
+        raise UnknownName(what, name, kinds)
     for setting in settings.split(",") if colon else ():
         field, equals, text = (part.strip() for part in setting.partition("="))
         if not equals:
-            raise UsageError(f"a verifier setting is written field=value, got {setting!r}")
+            raise UsageError(f"{what} settings are written field=value, got {setting!r}")
         if field in fields:
             raise UsageError(f"{field} is given twice")
         fields[field] = parse(field, text, _known(kind, name, field))
     for field in fields:
         _known(kind, name, field)
     check_types(kind, fields)
-    verifier: Verifier = kind(**fields)
-    return verifier
+    return kind(**fields)
 
 
 def _known(kind: type[Any], name: str, field: str) -> Any:
-    """The type of a verifier's field."""
+    """The type of a field."""
     if field not in hints(kind):
         raise UnknownName(f"field of {name}", field, hints(kind))
     return hints(kind)[field]

@@ -137,7 +137,7 @@ def solve(engine: PathEngine, strategy: Strategy, **options: Any) -> tuple[Solut
 
 def shape(tree: Tree) -> list[tuple[object, ...]]:
     return [
-        (n.id, n.parent, n.context, n.text, n.finish_reason, n.answer, n.answer_class, n.scores, n.notes)
+        (n.id, n.parent, n.context, n.text, n.finish_reason, n.answer, n.answer_class, n.scores, n.embeddings, n.notes)
         for n in tree.nodes
     ]
 
@@ -155,8 +155,8 @@ def test_it_finds_an_answer(name: str, fields: dict[str, Any]) -> None:
     for node in run.tree.nodes[1:]:
         if node.finish_reason != "cancelled":
             assert node.path_tokens <= LIMITED["max_tokens"]
-            codec, root = run.engine.codec, run.tree[0].context
-            assert codec.decode(node.context[len(root) :]) == run.tree.text(node.id)
+            codec = run.engine.codec
+            assert codec.decode(node.context[node.prompt_tokens :]) == run.tree.text(node.id)
 
 
 @pytest.mark.parametrize(("name", "fields"), CASES)

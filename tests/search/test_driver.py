@@ -127,7 +127,7 @@ def test_strategies_are_shown_no_reference_answer(solve: Solve) -> None:
         return {f.name for f in dataclasses.fields(kind)}
 
     assert names(Problem) == {"content", "id", "extract", "equivalent", "step_delimiter", "closing"}
-    assert set(Tree.__slots__) == {"problem", "nodes", "measuring", "_children", "_changed"}
+    assert set(Tree.__slots__) == {"problem", "seed", "nodes", "measuring", "_children", "_changed"}
     assert names(Node) == {
         *(
             "id",
@@ -137,7 +137,11 @@ def test_strategies_are_shown_no_reference_answer(solve: Solve) -> None:
             "text",
             "num_tokens",
             "path_tokens",
+            "prompt_tokens",
+            "begins",
+            "aside",
             "scores",
+            "embeddings",
             "notes",
             "finish_reason",
             "logprobs",
