@@ -1,4 +1,4 @@
-"""`reason compare`: two evaluations of the same problems, side by side."""
+"""`reason compare`: strategies over a task at equal cost, or two evaluations of the same problems side by side."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from reason.cli.errors import exit_on_error
+from reason.errors import UsageError
 
 if TYPE_CHECKING:
     from reason.report.compare import Comparison
@@ -27,13 +28,107 @@ _COSTS = {
 
 @exit_on_error()
 def compare(
-    run_a: Annotated[Path, typer.Argument(help="A folder that `reason eval` wrote.", show_default=False)],
-    run_b: Annotated[Path, typer.Argument(help="Another.", show_default=False)],
+    what: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="RUN_A RUN_B | TASK", help="Two folders that `reason eval` wrote; or a task, with --strategies."
+        ),
+    ],
+    strategies: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME,NAME(FIELD=VALUE,…)",
+            help="What to compare on a task; the first is the base.",
+            show_default=False,
+        ),
+    ] = None,
+    budget_tokens: Annotated[
+        str | None,
+        typer.Option(
+            metavar="1000,4000", help="Generated tokens a problem may cost; again for each.", show_default=False
+        ),
+    ] = None,
+    sweep: Annotated[
+        str | None,
+        typer.Option(metavar="FIELD=4,16,64", help="A field's values; width is any strategy's.", show_default=False),
+    ] = None,
+    setting: Annotated[
+        list[str] | None,
+        typer.Option("--set", "-S", metavar="FIELD=VALUE", help="A field of every strategy that has it."),
+    ] = None,
+    solution_tokens: Annotated[
+        int, typer.Option(min=1, help="Of a typical solution: sets widths that are not given from the budget.")
+    ] = 256,
+    limit: Annotated[int | None, typer.Option(help="At most so many problems.", show_default="all")] = None,
+    offset: Annotated[int, typer.Option(help="Pass over so many problems first.")] = 0,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of the results; an interrupted comparison goes on there.",
+            show_default="runs/TASK-MODEL-compare-seedN",
+        ),
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Folder or file with the task's data.", show_default="REASON_DATA or the hub")
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model",
+            "-m",
+            help="A catalogue name, a folder, a GGUF file or a hub id.",
+            show_default="the default model",
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Equal seeds give equal answers.")] = 0,
+    concurrency: Annotated[int, typer.Option(min=1, help="Problems under way at once, for every strategy.")] = 8,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    dtype: Annotated[str, typer.Option(help="auto, bfloat16, float32 or float16.")] = "auto",
+    kv_tokens: Annotated[
+        int | None, typer.Option(help="Size of the KV pool in tokens.", show_default="from free memory")
+    ] = None,
+    threads: Annotated[int | None, typer.Option(help="CPU threads.", show_default="free cores")] = None,
+    draft: Annotated[str, typer.Option(help="What drafts tokens: auto, none, stand, goose+stand ...")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Compare two evaluations, problem by problem: is A better than B, and at what cost?"""
+    """Compare strategies on a task at equal cost, or two evaluations problem by problem.
+
+    A comparison of strategies runs every setting with the same problems and seeds, and writes a table and a plot.
+    """
+    if strategies is not None:
+        from reason.cli.sweep import SweepOptions, run_sweep
+
+        if len(what) != 1:
+            raise UsageError(f"--strategies wants one task, got {' '.join(what)}")
+        run_sweep(
+            SweepOptions(
+                task=what[0],
+                strategies=strategies,
+                budget_tokens=budget_tokens,
+                sweep=sweep,
+                common=tuple(setting or ()),
+                solution_tokens=solution_tokens,
+                limit=limit,
+                offset=offset,
+                out=out,
+                data=data,
+                model=model,
+                seed=seed,
+                concurrency=concurrency,
+                device=device,
+                dtype=dtype,
+                kv_tokens=kv_tokens,
+                threads=threads,
+                draft=draft,
+                as_json=as_json,
+            )
+        )
+        return
+    if len(what) != 2:
+        raise UsageError("name two folders that `reason eval` wrote, or a task with --strategies")
     from reason.report.compare import compare_runs
 
+    run_a, run_b = map(Path, what)
     comparison = compare_runs(run_a, run_b)
     if as_json:
         text = json.dumps(comparison.as_dict(), ensure_ascii=getattr(sys.stdout, "encoding", "") != "utf-8")

@@ -3,34 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import re
-import signal
 import sys
-import time
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Protocol
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from reason.cli.errors import exit_on_error
+from reason.cli.running import plus_minus, run_watched
 from reason.errors import UsageError
 from reason.types import Budget
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from reason.report.evaluate import Evaluation
-    from reason.report.sitting import Progress
     from reason.report.summary import Summary
 
 __all__ = ["evaluate"]
-
-_TICK_SECONDS = 0.5
-_LINE_PROBLEMS = 10
-_LINE_SECONDS = 15.0
 
 
 @exit_on_error()
@@ -116,15 +107,6 @@ def evaluate(
     from reason.search.strategies import make_strategy, parse_fields
     from reason.tasks import TASKS, load_task
 
-    class Drafting(Evaluation):
-        """Its configuration names what drafts, where it is recorded and not compared: it decides how fast results come,
-        not which."""
-
-        def _config(self, *, model: str | None) -> dict[str, Any]:
-            config = super()._config(model=model)
-            config["environment"]["draft"] = draft
-            return config
-
     if task is None:
         raise UsageError(f"name a task: {', '.join(TASKS)}, a file of JSON lines or hf:OWNER/NAME")
     fields = parse_fields(strategy, setting or [])
@@ -142,7 +124,7 @@ def evaluate(
         answer_field=answer_field,
         split=split,
     )
-    evaluation = Drafting(
+    evaluation = Evaluation(
         loaded,
         strategy,
         fields,
@@ -154,12 +136,13 @@ def evaluate(
         log_samples=log_samples,
         overwrite=overwrite,
         model_options={"device": device, "dtype": dtype, "quantize": quantize},
+        draft=draft,
     )
     evaluation.check_folder()
     with Solver(
         model, device=device, dtype=dtype, quantize=quantize, kv_tokens=kv_tokens, threads=threads, draft=draft
     ) as solver:
-        summary = asyncio.run(_run(evaluation, solver))
+        summary = asyncio.run(run_watched(evaluation, solver))
     if as_json:
         text = json.dumps(summary.as_dict(), ensure_ascii=getattr(sys.stdout, "encoding", "") != "utf-8")
         typer.echo(text)
@@ -205,144 +188,6 @@ def print_tasks(*, as_json: bool) -> None:
     Console().print(table)
 
 
-# -- running -----------------------------------------------------------------------------------------------------------
-
-
-class _View(Protocol):
-    """Shows how far an evaluation is."""
-
-    def told(self, progress: Progress) -> None: ...
-
-    def tick(self) -> None: ...
-
-
-async def _run(evaluation: Evaluation, solver: Any) -> Summary:
-    """Evaluates; the first Ctrl-C ends it with the figures so far, the second ends the process."""
-    loop = asyncio.get_running_loop()
-
-    def interrupt() -> None:
-        evaluation.interrupt()
-        loop.remove_signal_handler(signal.SIGINT)
-
-    with contextlib.suppress(NotImplementedError, RuntimeError):  # Windows, not the main thread: Ctrl-C raises
-        loop.add_signal_handler(signal.SIGINT, interrupt)
-    try:
-        with _view(evaluation) as view:
-            evaluation.on_progress = view.told
-            ticking = asyncio.ensure_future(_tick(view))
-            try:
-                return await evaluation.run(solver)
-            finally:
-                ticking.cancel()
-    finally:
-        with contextlib.suppress(NotImplementedError, RuntimeError):
-            loop.remove_signal_handler(signal.SIGINT)
-
-
-async def _tick(view: _View) -> None:
-    while True:
-        await asyncio.sleep(_TICK_SECONDS)
-        view.tick()
-
-
-@contextlib.contextmanager
-def _view(evaluation: Evaluation) -> Iterator[_View]:
-    """On standard error, so that pipes stay clean: a bar on a terminal, else a line now and then."""
-    from rich.console import Console
-
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield _Lines(evaluation, console)
-        return
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
-    from rich.progress import Progress as Bars
-
-    columns = (BarColumn(bar_width=24), MofNCompleteColumn(), TextColumn("{task.description}", markup=False))
-    with Bars(*columns, console=console, transient=True) as bars:
-        yield _Bar(evaluation, bars)
-
-
-class _Bar:
-    def __init__(self, evaluation: Evaluation, bars: Any) -> None:
-        self._evaluation, self._bars = evaluation, bars
-        self._bar = bars.add_task("", total=len(evaluation.task))
-        self._progress: Progress | None = None
-        self._began = time.perf_counter()
-
-    def told(self, progress: Progress) -> None:
-        self._progress = progress
-        self.tick()
-
-    def tick(self) -> None:
-        if self._progress is None:
-            return
-        parts = [
-            *_standing(self._progress, self._evaluation, time.perf_counter() - self._began),
-            _verdict(self._progress),
-        ]
-        self._bars.update(self._bar, completed=self._progress.done, description="  ".join(filter(None, parts)))
-
-
-class _Lines:
-    def __init__(self, evaluation: Evaluation, console: Console) -> None:
-        self._evaluation, self._console = evaluation, console
-        self._began = self._last = time.perf_counter()
-        self._progress: Progress | None = None
-        self._shown = 0
-
-    def told(self, progress: Progress) -> None:
-        if self._progress is None:
-            self._shown = progress.done
-            if progress.kept:
-                self._print(f"{progress.kept} of {progress.total} problems were done before")
-        self._progress = progress
-        if progress.last is not None and (
-            progress.done - self._shown >= _LINE_PROBLEMS or progress.done == progress.total
-        ):
-            self._line()
-
-    def tick(self) -> None:
-        if time.perf_counter() - self._last >= _LINE_SECONDS:
-            self._line()
-
-    def _line(self) -> None:
-        now = time.perf_counter()
-        self._last = now
-        if self._progress is not None:
-            self._shown = self._progress.done
-            parts = _standing(self._progress, self._evaluation, now - self._began)
-            self._print("  ".join([f"{self._progress.done}/{self._progress.total}", *parts]))
-
-    def _print(self, line: str) -> None:
-        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
-
-
-def _standing(progress: Progress, evaluation: Evaluation, seconds: float) -> list[str]:
-    """Accuracy so far, speed, and what is left."""
-    parts = []
-    if progress.accuracy is not None:
-        parts.append(f"{progress.accuracy:.1%}{_plus_minus(progress.standard_error)}")
-    if progress.failed:
-        parts.append(f"{progress.failed} failed")
-    parts.append(f"{evaluation.policy_tokens() / seconds if seconds else 0.0:.0f} tokens/s")
-    parts.append(_clock(seconds))
-    if progress.seconds_left is not None and progress.done < progress.total:
-        parts.append(f"{_clock(progress.seconds_left)} left")
-    return parts
-
-
-def _verdict(progress: Progress) -> str:
-    """Of the last problem, on one line."""
-    from reason.cli.live import plain
-
-    last = progress.last
-    if last is None:
-        return ""
-    mark = "✗ failed" if last.error is not None else "✓" if last.correct else "✗"
-    answer = " ".join(plain(last.answer or "none").split())
-    return f"{mark} {last.id}: {answer[:24]}"
-
-
 # -- printing ----------------------------------------------------------------------------------------------------------
 
 
@@ -358,10 +203,15 @@ def print_summary(summary: Summary, folder: Path) -> None:
         console.print(Text("no problem is done", style="yellow"))
     else:
         line = Text("accuracy  ", style="bold")
-        line.append(f"{summary.accuracy:.1%}{_plus_minus(summary.standard_error)}", style="bold green")
+        line.append(f"{summary.accuracy:.1%}{plus_minus(summary.standard_error)}", style="bold green")
         line.append(f"  [{summary.interval.low:.1%}, {summary.interval.high:.1%}]", style="dim")
         line.append(f"  {summary.correct} of {summary.done}, {summary.unanswered} without an answer", style="dim")
         console.print(line, soft_wrap=True)
+        for name, mark in summary.marks.items():
+            line = Text(f"{name}  ", style="bold")
+            line.append(f"{mark.mean:.1%}{plus_minus(mark.standard_error)}", style="bold green")
+            line.append(f"  [{mark.interval.low:.1%}, {mark.interval.high:.1%}]", style="dim")
+            console.print(line, soft_wrap=True)
         _print_curves(console, summary)
         _print_ledger(console, summary)
     for note in summary.notes:
@@ -383,7 +233,7 @@ def _print_curves(console: Console, summary: Summary) -> None:
         table.add_column(heading, justify="right")
     for row, k in enumerate(sizes):
         points = [points[row] for points in shown.values()]
-        table.add_row(str(k), *(f"{point.mean:.1%}{_plus_minus(point.standard_error)}" for point in points))
+        table.add_row(str(k), *(f"{point.mean:.1%}{plus_minus(point.standard_error)}" for point in points))
     console.print(table)
 
 
@@ -407,13 +257,3 @@ def _print_ledger(console: Console, summary: Summary) -> None:
     rate = f"{summary.wall_seconds:,.1f}  ({summary.tokens_per_second:.0f} tokens/s)"
     table.add_row("seconds", f"{summary.means['seconds']:,.1f}", rate)
     console.print(table)
-
-
-def _plus_minus(standard_error: float | None) -> str:
-    return "" if standard_error is None else f" ± {100 * standard_error:.1f}"
-
-
-def _clock(seconds: float) -> str:
-    minutes, left = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{left:02}" if hours else f"{minutes}:{left:02}"

@@ -29,7 +29,7 @@ from reason.search.driver import check_budget
 from reason.search.measuring import find_verifiers
 from reason.search.strategies import make_strategy
 from reason.types import Budget, Embedder, Verifier
-from reason.verifiers import make_verifier
+from reason.verifiers import make_measure
 
 if TYPE_CHECKING:
     from reason.api import Solver
@@ -91,6 +91,7 @@ class Evaluation:
         log_samples: also write every candidate's text, to samples.jsonl.
         overwrite: start anew where ``out`` holds an evaluation.
         model_options: what else decides results and the solver does not tell (dtype, device); recorded and compared.
+        draft: what drafts tokens. Recorded and not compared: it decides how fast results come, not which.
         on_progress: called in the event loop at the start and whenever a problem is done.
 
     Raises:
@@ -112,6 +113,7 @@ class Evaluation:
         log_samples: bool = False,
         overwrite: bool = False,
         model_options: Mapping[str, Any] | None = None,
+        draft: str | None = None,
         on_progress: OnProgress | None = None,
     ) -> None:
         self.task = task
@@ -135,10 +137,11 @@ class Evaluation:
         self.stop = asyncio.Event()
         self._overwrite = overwrite
         self._model_options = dict(model_options or {})
+        self._draft = draft
         self._sitting: Sitting | None = None
         for name in self._made.measures:
             if name not in self.verifiers:
-                make_verifier(name)
+                make_measure(name)
         _check_ids(task)
 
     def check_folder(self) -> None:
@@ -188,7 +191,7 @@ class Evaluation:
             "budget": asdict(self.budget),
             "max_thinking_tokens": self.max_thinking_tokens,
             "seed": self.seed,
-            "environment": environment(),
+            "environment": {**environment(), "draft": self._draft},
         }
 
 

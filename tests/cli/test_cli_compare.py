@@ -50,3 +50,49 @@ def test_what_is_no_evaluation(reason: Reason, tmp_path: Path) -> None:
     result = reason("compare", str(tmp_path), str(tmp_path))
     assert (result.exit_code, result.stdout) == (2, "")
     assert "holds no evaluation" in result.stderr
+
+
+def test_strategies_on_a_task(reason: Reason, loads: Loads, tmp_path: Path) -> None:
+    rows = [{"question": f"What is {i} × 7?", "answer": str(i * 7)} for i in (6, 1, 2)]
+    (tmp_path / "sums.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    out = tmp_path / "out"
+    command = (
+        "compare",
+        str(tmp_path / "sums.jsonl"),
+        "--strategies",
+        "best-of-n,beam(beam_width=2)",
+        "--sweep",
+        "width=2",
+    )
+    result = reason(*command, "-S", "max_tokens=30", "--out", str(out), env={"COLUMNS": "200"})
+    assert result.exit_code == 0
+    assert "1/2  best-of-n(num_samples=2)" in result.stderr
+    for text in ("3 problems, width=2", "best-of-n(num_samples=2)", "beam(beam_width=2,width=2)", "max_tokens 30"):
+        assert text in result.stdout
+    assert (out / "comparison.md").exists()
+    assert len(loads) == 1
+    again = reason(*command, "-S", "max_tokens=30", "--out", str(out), "--json")
+    assert again.exit_code == 0
+    assert [each["label"] for each in json.loads(again.stdout)["settings"]] == [
+        "best-of-n(num_samples=2)",
+        "beam(beam_width=2,width=2)",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("one",), "two folders"),
+        (("one", "two", "--strategies", "beam"), "one task"),
+        (("gsm8k", "--strategies", "beam(width=3)"), "multiple of beam_width"),
+        (("gsm8k", "--strategies", "beam", "--budget-tokens", "1k"), "numbers with commas"),
+        (("gsm8k", "--strategies", "bean"), "unknown strategy"),
+    ],
+)
+def test_what_is_wrong_is_said_before_a_model_is_loaded(
+    reason: Reason, loads: Loads, arguments: tuple[str, ...], says: str
+) -> None:
+    result = reason("compare", *arguments)
+    assert result.exit_code == 2
+    assert says in result.stderr
+    assert loads == []
