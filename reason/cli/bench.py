@@ -7,6 +7,7 @@ import contextlib
 import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -201,6 +202,9 @@ def speculate(
     dtype: _Dtype = "auto",
     threads: _Threads = None,
     quick: Annotated[bool, typer.Option("--quick", help="A little of everything, to see that it works.")] = False,
+    rounds: Annotated[
+        int | None, typer.Option(min=1, help="Of everything, with and without drafts.", show_default="3, or 1 if quick")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Also write the figures to this folder.", show_default=False)] = None,
 ) -> None:
     """Measure what drafting gains: accepted tokens by source, tokens per second with and without, overhead.
@@ -217,9 +221,10 @@ def speculate(
     if draft == "none":
         raise UsageError("--draft none is what others are compared with; name a draft source, or auto")
     sizes = QUICK if quick else FULL
+    sizes = replace(sizes, rounds=rounds or sizes.rounds)
     streams = None if recording is None else load_streams(recording)
     task = load_task("gsm8k", data=data, limit=sizes.problems)
-    options = {"device": device, "dtype": dtype, "threads": threads, "quick": quick}
+    options = {"device": device, "dtype": dtype, "threads": threads, "quick": quick, "rounds": sizes.rounds}
     report = SpeculationReport(model=_model_name(model), draft=draft, options=options)
 
     def write() -> None:

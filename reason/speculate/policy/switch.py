@@ -2,8 +2,8 @@
 
     advantage = (tokens / seconds of an iteration with drafts) / (branches / seconds without) - 1
 
-Averaged apart for each class of batch sizes. Where the average falls below zero drafting pauses there, and is tried
-again after a while that doubles each time.
+Averaged apart for each class of batch sizes. Where the average falls below a margin, for what drafting replaces is only
+estimated, drafting pauses there, and is tried again after a while that doubles each time.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ __all__ = ["Switch"]
 
 _TRIAL = 8  # iterations before an average counts
 _STEP = 0.06
+_MARGIN = 0.04
 _FIRST_PAUSE, _LONGEST_PAUSE = 48, 1536
 
 
@@ -35,7 +36,7 @@ class Switch:
         state.visits += 1
         state.average += max(_STEP, 1.0 / state.visits) * (advantage - state.average)
         if state.visits >= _TRIAL:
-            if state.average < 0.0:
+            if state.average < _MARGIN:
                 state.pause_left = state.next_pause
                 state.next_pause = min(2 * state.next_pause, _LONGEST_PAUSE)
                 state.visits, state.average = 0, 0.0
