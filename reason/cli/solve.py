@@ -106,7 +106,7 @@ def solve(
             max_thinking_tokens=max_thinking_tokens,
             **fields,
         )
-        solution = asyncio.run(_solve(start, live=live and not as_json))
+        solution = asyncio.run(_solve(start, budget if live and not as_json else None))
     if as_json:
         typer.echo(json.dumps(solution.as_dict(), ensure_ascii=getattr(sys.stdout, "encoding", "") != "utf-8"))
     else:
@@ -143,8 +143,12 @@ def read_problem(problem: str | None, file: Path | None) -> str:
     return text
 
 
-async def _solve(start: Callable[[], Run], *, live: bool) -> Solution:
-    """Runs the search; the first Ctrl-C ends it with the best answer so far, the second ends the process."""
+async def _solve(start: Callable[[], Run], shown: Budget | None) -> Solution:
+    """Runs the search; the first Ctrl-C ends it with the best answer so far, the second ends the process.
+
+    Args:
+        shown: the budget to show the tree growing with; None shows nothing.
+    """
     run = start()
     loop = asyncio.get_running_loop()
 
@@ -155,11 +159,11 @@ async def _solve(start: Callable[[], Run], *, live: bool) -> Solution:
     with contextlib.suppress(NotImplementedError, RuntimeError):  # Windows, not the main thread: Ctrl-C raises
         loop.add_signal_handler(signal.SIGINT, interrupt)
     try:
-        if not live:
+        if shown is None:
             return await run.solve()
         from reason.cli.live import watch
 
-        return await watch(run)
+        return await watch(run, shown)
     finally:
         with contextlib.suppress(NotImplementedError, RuntimeError):
             loop.remove_signal_handler(signal.SIGINT)

@@ -137,7 +137,7 @@ class Effects:
             owner=self._owner,
         )
         thinking = None if closing else self._max_thinking_tokens
-        return Work(asyncio.ensure_future(self._generate(node, request, thinking)), node=node, expand=expand)
+        return Work(asyncio.ensure_future(self._generate(node, request, expand, thinking)), node=node, expand=expand)
 
     def measure(self, measure: Measure) -> Work:
         """Begins to measure."""
@@ -154,12 +154,21 @@ class Effects:
         logprobs = max(self._logprobs or 0, sampling.logprobs or 0)
         return replace(sampling, statistics=self._statistics or sampling.statistics, logprobs=logprobs)
 
-    async def _generate(self, node: Node, request: Request, thinking: int | None) -> Generated:
+    async def _generate(self, node: Node, request: Request, expand: Expand, thinking: int | None) -> Generated:
         done = await generate(self._engine, request, max_thinking_tokens=thinking)
         if self.journal is not None:
             assert node.parent is not None
             counts = (done.num_generated, done.num_calls)
-            self.journal.add_completion(node.id, node.parent, done.completion, counts, self.usage().as_dict())
+            given = expand.prompt if isinstance(expand.prompt, str) else ""
+            said = {"begins": node.begins, "aside": node.aside, "prompt": given}
+            self.journal.add_completion(
+                node.id,
+                node.parent,
+                done.completion,
+                counts,
+                self.usage().as_dict(),
+                marks={key: value for key, value in said.items() if value},
+            )
         return done
 
     async def _measure(self, measure: Measure) -> Sequence[tuple[float, ...] | bytes]:

@@ -123,10 +123,21 @@ class Journal:
         return self._measures.get((name, tuple(nodes)))
 
     def add_completion(
-        self, node: int, parent: int, completion: Completion, counts: tuple[int, int], usage: Mapping[str, Any]
+        self,
+        node: int,
+        parent: int,
+        completion: Completion,
+        counts: tuple[int, int],
+        usage: Mapping[str, Any],
+        *,
+        marks: Mapping[str, Any] | None = None,
     ) -> None:
         """Records what a pending node came to, with its generated tokens and calls. Failed completions are not
-        recorded: a resumed run tries again."""
+        recorded: a resumed run tries again.
+
+        Args:
+            marks: what else readers want to know of it: "begins", "aside", the "prompt" put before it.
+        """
         if completion.finish_reason in ("error", "cancelled"):
             return
         event = {
@@ -143,7 +154,7 @@ class Journal:
         }
         if completion.logprobs:
             event["logprobs"] = pack_logprobs(completion.logprobs)
-        self._write(event)
+        self._write({**event, **(marks or {})})
 
     def add_measure(
         self, name: str, nodes: Sequence[int], values: Sequence[tuple[float, ...] | bytes], usage: Mapping[str, Any]

@@ -13,6 +13,7 @@ import pytest
 from reason.engine.scripted import ScriptedEngine
 from reason.errors import UsageError
 from reason.search.driver import Run
+from reason.search.journal import read_journal
 from reason.search.measuring import packed, trajectories, vectors
 from reason.search.tree import Action, Expand, Measure, Node, Room, Tree
 from reason.search.voting import best_unfinished, vote
@@ -167,6 +168,14 @@ def test_embeddings_are_recorded_and_replayed(make_run: MakeRun, solve: Solve, t
     again = run(cut, Broken())
     assert [node.embeddings for node in again.nodes] == [node.embeddings for node in first.nodes]
     assert [node.notes for node in again.nodes] == [node.notes for node in first.nodes]
+
+
+def test_the_journal_says_what_a_text_is(solve: Solve, tmp_path: Path) -> None:
+    solve(engine(), Script(MOVES), journal=tmp_path / "trace.jsonl")
+    nodes = {event["id"]: event for event in read_journal(tmp_path / "trace.jsonl") if event["type"] == "node"}
+    assert {number for number, event in nodes.items() if event.get("begins")} == {2, 3, 4}
+    assert {number for number, event in nodes.items() if event.get("aside")} == {2}
+    assert [event.get("prompt") for event in nodes.values()] == [None, None, None, None, " Wait,"]
 
 
 def test_what_is_no_embedding_is_refused() -> None:
