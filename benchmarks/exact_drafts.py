@@ -3,7 +3,8 @@
     python benchmarks/exact_drafts.py smollm2-135m-instruct --tokens 32
 
 The first 20 GSM8K test problems, at T = 0 and T = 0.8, one sample each and eight branches of each, with every draft
-source under ``coupled``; sources keep what they learnt from problem to problem. Where tokens part, the two candidates
+source under ``coupled``; sources keep what they learnt from problem to problem. The model drafts for itself too, four
+nodes a branch whether it pays or not. Where tokens part, the two candidates
 must tie within 1e-4 (their logits; at T = 0.8 the perturbed ones), else the run fails.
 """
 
@@ -46,7 +47,13 @@ class Grid:
         began = time.perf_counter()
         folder = resolve(self._name).folder
         engine = LocalEngine.load(
-            folder, name=self._name, dtype="float32", kv_tokens=16384, threads=self._threads, draft=draft
+            folder,
+            name=self._name,
+            dtype="float32",
+            kv_tokens=16384,
+            threads=self._threads,
+            draft=draft,
+            draft_policy="nodes:4" if draft.startswith("draft-model") else "auto",
         )
         prompts = [engine.codec.encode_chat(math_messages(text)) for text in problems()[: self._limit]]
         report: list[str] = []
@@ -111,7 +118,7 @@ def main() -> None:
     parser.add_argument("--draft", nargs="*", help="instead of every source; a draft model is the model itself")
     args = parser.parse_args()
     grid = Grid(args.model, tokens=args.tokens, limit=args.problems, threads=args.threads)
-    sources = args.draft or [*SOURCES, f"draft-model:{args.model}", *UNIONS]
+    sources = args.draft or [*SOURCES, f"draft-model:{args.model},length=3", *UNIONS]
     for draft in ("none", *sources):
         grid.run(draft)
     raise SystemExit(1 if grid.wrong else 0)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import time
-from collections.abc import Iterable, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from typing import Concatenate, ParamSpec
 
 import numpy as np
 
 from reason.engine.jobs import GenerateJob
 from reason.engine.ledger import Ledger, LoopStats
-from reason.runtime.forest import Branch, PoolExhausted
+from reason.runtime.forest import Branch
 from reason.runtime.runner import ModelRunner, RowPlanner
 from reason.runtime.sampler import TopRows
 from reason.speculate.draft import Rows, Stream
@@ -17,6 +20,8 @@ from reason.speculate.rules import SeededCoins, Verdict
 from reason.speculate.speculator import Drafts, Speculator, contexts
 
 __all__ = ["Drafting", "JobDraft"]
+
+P = ParamSpec("P")
 
 
 class JobDraft:
@@ -36,9 +41,27 @@ class JobDraft:
         return self.claims[parent - 1] if parent else branch
 
 
+Guarded = Callable[Concatenate["Drafting", P], None]
+
+
+def _guarded(method: Guarded[P]) -> Guarded[P]:
+    """What fails in it ends drafting, not the requests that it was for."""
+
+    @functools.wraps(method)
+    def call(self: Drafting, /, *args: P.args, **options: P.kwargs) -> None:
+        if self.failed:
+            return
+        try:
+            method(self, *args, **options)
+        except Exception as error:
+            self.fail(error)
+
+    return call
+
+
 class Drafting:
     """See the module's docstring. The loop calls ``propose``, ``add_rows``, then for each branch ``settle``, then
-    ``finish``, once an iteration."""
+    ``finish``, once an iteration. If a source fails there is a warning, and decoding goes on without drafts."""
 
     def __init__(self, speculator: Speculator, runner: ModelRunner, ledger: Ledger) -> None:
         self.speculator = speculator
@@ -46,6 +69,7 @@ class Drafting:
         self._max_positions = runner.max_positions
         self._ledger = ledger
         self._streams: dict[GenerateJob, Stream] = {}
+        self._owners: dict[Stream, str] = {}
         self._drafts: Drafts | None = None
         self._trees: dict[GenerateJob, JobDraft] = {}
         self._contexts: dict[int, list[int]] = {}  # by row of logits
@@ -53,6 +77,8 @@ class Drafting:
         self._accepted = 0
         self._seconds = 0.0  # of this iteration, beside the forward and drawing
         self._before = 0.0  # of these, before the forward
+        self.failed = False
+        speculator.source.watch_forwards(self._count_forward)
 
     @property
     def nodes(self) -> int:
@@ -63,6 +89,7 @@ class Drafting:
         """A job's draft in this iteration."""
         return self._trees.get(job)
 
+    @_guarded
     def propose(self, jobs: Sequence[GenerateJob]) -> None:
         """Drafts for the branches that decode in this iteration and claims the nodes. That moves the trie's runs, so it
         comes before rows are chosen."""
@@ -70,7 +97,7 @@ class Drafting:
         self._trees.clear()
         self._contexts.clear()
         self._accepted, self._branches = 0, len(jobs)
-        self._end_streams([job for job in self._streams if job.done])
+        self.end_streams()
         streams = [self._stream(job) for job in jobs]
         spare = self._forest.available - 2 * len(jobs)
         if (most := self.speculator.most_nodes) is not None:  # what is drawn must not decide whether it is verified
@@ -101,6 +128,7 @@ class Drafting:
         for claim in self.claims(job):
             planner.add(claim.node, claim.offset - 1)
 
+    @_guarded
     def note_rows(self, job: GenerateJob, rows: Sequence[int]) -> None:
         """Which rows of logits belong to a branch's last token and to its draft nodes."""
         if self._drafts is None:
@@ -109,6 +137,7 @@ class Drafting:
         for row, context in zip(rows, contexts(self._streams[job], draft.tree if draft else None), strict=True):
             self._contexts.setdefault(row, context)
 
+    @_guarded
     def settle(self, job: GenerateJob, verdict: Verdict, taken: int) -> None:
         """What became of a branch's draft: ``taken`` of its tokens, the bonus included, were emitted."""
         began = time.perf_counter()
@@ -124,6 +153,7 @@ class Drafting:
         self.speculator.source.extend(stream, len(new))
         self._seconds += time.perf_counter() - began
 
+    @_guarded
     def finish(self, tops: Iterable[TopRows], forward_began: float | None, stats: LoopStats) -> None:
         """Gives the claims up and learns from the rows.
 
@@ -143,6 +173,7 @@ class Drafting:
             if known:
                 found = np.array([self._contexts[top.rows[i]] for i in known], dtype=np.int64)
                 self.speculator.observe(Rows(found, top.tokens[known], top.probabilities[known]))
+        self.end_streams()
         self._seconds += time.perf_counter() - began
         stats.draft_seconds += self._seconds
         stats.drafted += nodes
@@ -157,40 +188,63 @@ class Drafting:
                 overhead_seconds=self._seconds,
             )
 
+    @_guarded
     def reset(self) -> None:
         """Forgets what was learnt; running streams begin anew."""
-        self._end_streams(list(self._streams))
+        for job in list(self._streams):
+            self._end(job)
         self.speculator.reset()
 
-    def _end_streams(self, jobs: Sequence[GenerateJob]) -> None:
-        for job in jobs:
-            self.speculator.source.end(self._streams.pop(job))
+    @_guarded
+    def end_streams(self) -> None:
+        """Ends the streams of requests that are over, once their last tokens are told: their draft KV can go."""
+        for job in [job for job in self._streams if job.done]:
+            self._end(job)
 
     def abandon(self) -> None:
         """Gives the claims up."""
         for draft in self._trees.values():
-            self._give_up(draft)
+            for claim in reversed(draft.claims):
+                self._forest.close(claim)
         self._trees.clear()
 
-    def _give_up(self, draft: JobDraft) -> None:
-        for claim in reversed(draft.claims):
-            self._forest.close(claim)
+    def fail(self, error: Exception) -> None:
+        """Ends drafting for good."""
+        self.failed = True
+        self.abandon()
+        self._drafts = None
+        self._contexts.clear()
+        self._streams.clear()
+        self._owners.clear()
+        warnings.warn(
+            f"drafting failed and is off from here on, at the cost of speed alone: {error!r}",
+            RuntimeWarning,
+            stacklevel=3,
+        )
+
+    def runners(self) -> Sequence[ModelRunner]:
+        """The draft models."""
+        return self.speculator.source.runners()
+
+    def _end(self, job: GenerateJob) -> None:
+        stream = self._streams.pop(job)
+        del self._owners[stream]
+        self.speculator.source.end(stream)
+
+    def _count_forward(self, streams: Sequence[Stream]) -> None:
+        self._ledger.count_draft_forward({self._owners[stream] for stream in streams})
 
     def _stream(self, job: GenerateJob) -> Stream:
         stream = self._streams.get(job)
         request = job.request
         if stream is None:
-            stream = Stream(
-                [*request.prefix, *job.generated],
-                len(request.prefix),
-                request.sampling.temperature,
-                request.seed,
-                request.key,
-            )
+            prompt = list(request.prefix)
+            stream = Stream(prompt, len(prompt), request.sampling.temperature, request.seed, request.key)
             self._streams[job] = stream
+            self._owners[stream] = job.owner
             self.speculator.source.begin(stream)
         length = len(request.prefix) + len(job.generated)
-        if (missing := length - len(stream.tokens)) > 0:  # drawn while its path was computed again after a preemption
+        if (missing := length - len(stream.tokens)) > 0:  # drawn while its path was computed, maybe for the second time
             stream.tokens.extend(job.generated[-missing:])
             self.speculator.source.extend(stream, missing)
         stream.room = max(0, min(request.max_tokens - len(job.generated) - 1, self._max_positions - length))
@@ -199,13 +253,9 @@ class Drafting:
         return stream
 
     def _claim(self, job: GenerateJob, index: int) -> None:
+        """Claims the nodes of a branch's tree, for which there is room: a claim takes one slot at most."""
         assert job.branch is not None and self._drafts is not None
-        draft = JobDraft(self._drafts, index)
-        try:
-            for node in range(1, len(draft.tree.tokens)):
-                parent = draft.parent_claim(node, job.branch)
-                draft.claims.append(self._forest.claim(parent, draft.tree.tokens[node]))
-        except PoolExhausted:  # the pool is fuller than it looked: no draft this time
-            self._give_up(draft)
-            return
-        self._trees[job] = draft
+        draft = self._trees[job] = JobDraft(self._drafts, index)
+        for node in range(1, len(draft.tree.tokens)):
+            parent = draft.parent_claim(node, job.branch)
+            draft.claims.append(self._forest.claim(parent, draft.tree.tokens[node]))

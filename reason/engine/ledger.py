@@ -58,6 +58,11 @@ class Ledger:
         for owner in owners:
             self.row(owner).forwards += 1
 
+    def count_draft_forward(self, owners: Iterable[str]) -> None:
+        """One forward of a draft model in which each of ``owners`` had rows."""
+        for owner in owners:
+            self.row(owner).draft_forwards += 1
+
     def observe_kv(self) -> None:
         """Notes what every owner holds now."""
         for owner in self._forest.owners():

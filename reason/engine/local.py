@@ -218,12 +218,13 @@ class LocalEngine:
         return self._ask(lambda: replace(self._loop.stats))
 
     def check_integrity(self) -> None:
-        """Checks the KV forest between two iterations; with nothing in flight, that nothing is locked."""
+        """Checks the KV forests between two iterations; with nothing in flight, that nothing is locked."""
 
         def check() -> None:
-            forest = self._loop.runner.forest
-            forest.check_integrity()
-            assert not self._loop.idle or forest.locked_tokens == 0, "KV locked with nothing in flight"
+            for runner in self._loop.runners():
+                runner.forest.check_integrity()
+                locked = runner.forest.locked_tokens
+                assert not self._loop.idle or locked == 0, "KV locked with nothing in flight"
 
         self._ask(check)
 
@@ -331,7 +332,8 @@ class LocalEngine:
         for score in self._loop.scoring_jobs():
             self._loop.cancel(score)
             score.deliver(failed or closed)
-        self._loop.runner.release()
+        for runner in self._loop.runners():
+            runner.release()
 
 
 def _call_in(loop: asyncio.AbstractEventLoop, call: Callable[[], object]) -> None:

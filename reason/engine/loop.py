@@ -10,7 +10,6 @@ thread; ``LocalEngine`` gives it that thread.
 
 from __future__ import annotations
 
-import itertools
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -19,16 +18,17 @@ import torch
 
 from reason.engine.codec import HubCodec, StopMatcher
 from reason.engine.drafting import Drafting
-from reason.engine.jobs import GenerateJob, ScoreJob, nodes_at, refusal
+from reason.engine.jobs import GenerateJob, ScoreJob, refusal
 from reason.engine.ledger import Ledger, LoopStats
+from reason.engine.scoring import Scoring
 from reason.engine.verifying import Drawing, Verification
-from reason.errors import OutOfKV, UsageError
+from reason.errors import OutOfKV
 from reason.runtime.forest import Branch, PoolExhausted
 from reason.runtime.grammar import GrammarCompiler
-from reason.runtime.runner import Forward, ModelRunner, RowPlanner
-from reason.runtime.sampler import TopRows, raw_logprobs
+from reason.runtime.runner import ModelRunner, RowPlanner
+from reason.runtime.sampler import TopRows
 from reason.speculate.speculator import Speculator
-from reason.types import FinishReason, Scored
+from reason.types import FinishReason
 
 __all__ = ["EngineLoop"]
 
@@ -58,8 +58,8 @@ class EngineLoop:
         self._max_running = max_running
         self._max_rows = max_rows
         self._waiting: deque[GenerateJob] = deque()
-        self._scores: deque[ScoreJob] = deque()
         self._running: list[GenerateJob] = []  # oldest first
+        self._scoring = Scoring(runner, self.ledger, max_rows)
         self._drafting = None if speculator is None else Drafting(speculator, runner, self.ledger)
         self._grammars = GrammarCompiler(codec.tokenizer, runner.vocab_size, sorted(codec.eos_token_ids))
 
@@ -75,38 +75,25 @@ class EngineLoop:
             self._waiting.append(job)
 
     def submit_score(self, job: ScoreJob) -> None:
-        """Queues a path to score."""
-        if not 0 <= job.start < len(job.path):
-            job.done = True
-            job.deliver(UsageError(f"start must be in [0, {len(job.path)}), got {job.start}"))
-        elif not all(0 <= token < self.runner.vocab_size for token in job.path):
-            job.done = True
-            job.deliver(UsageError(f"a token of the path is outside the vocabulary of {self.runner.vocab_size}"))
-        elif len(job.path) > self.runner.max_positions:
-            job.done = True
-            job.deliver(OutOfKV(f"the path has {len(job.path)} tokens; this engine holds {self.runner.max_positions}"))
-        else:
-            self._scores.append(job)
+        """Queues a path to score; one that cannot be is answered with an error."""
+        self._scoring.submit(job)
 
     def cancel(self, job: GenerateJob | ScoreJob) -> None:
         """Drops a job and everything it holds; a job that is done is left alone."""
         if job.done:
             return
+        if isinstance(job, ScoreJob):
+            self._scoring.cancel(job)
+            return
+        self._leave(job)
         job.done = True
-        if job.branch is not None:
-            self.runner.forest.close(job.branch)
-            job.branch = None
-        queues: Sequence[deque[GenerateJob] | deque[ScoreJob] | list[GenerateJob]]
-        queues = (self._waiting, self._scores, self._running)
-        for queue in queues:
-            if job in queue:
-                queue.remove(job)  # type: ignore[arg-type]
-        if isinstance(job, GenerateJob):
-            job.deliver(job.completion(self.codec, "cancelled"))
+        if self._drafting is not None:
+            self._drafting.end_streams()
+        job.deliver(job.completion(self.codec, "cancelled"))
 
     @property
     def idle(self) -> bool:
-        return not (self._waiting or self._running or self._scores)
+        return not (self._waiting or self._running or self._scoring)
 
     def running_jobs(self) -> list[GenerateJob]:
         """Jobs in flight, waiting ones included."""
@@ -114,7 +101,11 @@ class EngineLoop:
 
     def scoring_jobs(self) -> list[ScoreJob]:
         """Paths being scored or waiting for it."""
-        return list(self._scores)
+        return self._scoring.jobs()
+
+    def runners(self) -> list[ModelRunner]:
+        """The model, and those that draft for it."""
+        return [self.runner, *(() if self._drafting is None else self._drafting.runners())]
 
     def reset_drafts(self) -> None:
         """Draft sources forget what they learnt."""
@@ -127,7 +118,7 @@ class EngineLoop:
         """One iteration. An error of one request ends that request; an error of the forward ends those in it."""
         began = time.perf_counter()
         self._admit()
-        self._open_scores()
+        self._scoring.open(alone=not self._running)
         decoding, prefilling = self._split_running()
         if self._drafting is not None:
             self._drafting.propose(decoding)
@@ -135,7 +126,7 @@ class EngineLoop:
         planner = RowPlanner(self._max_rows)
         owners: set[str] = set()  # who has rows in this forward
         drawing = self._choose_rows(planner, owners, decoding, prefilling)
-        scoring = self._choose_score_rows(planner)
+        scoring = self._scoring.choose_rows(planner)
         if not planner.rows:
             return
         try:
@@ -144,8 +135,6 @@ class EngineLoop:
             places = forward.places([end for job_ends in ends for end in job_ends])
             logits = forward.row_logits(places.rows, transient=True) if drawing else None
         except Exception as error:  # the batch is lost, the engine is not
-            if self._drafting is not None:
-                self._drafting.abandon()
             self._fail_batch(error)
             return
         self.runner.synchronize()
@@ -154,7 +143,7 @@ class EngineLoop:
         self.ledger.count_forward(owners.union(job.owner for job in scoring))
         self.ledger.observe_kv()  # before what is finished gives its KV up
         for job in scoring:  # before draws and drafts move the runs that its rows are named by
-            self._collect_score(job, forward)
+            self._scoring.collect(job, forward)
         if logits is not None:
             numbers = iter(places.of_branch)
             drawings = [
@@ -186,7 +175,7 @@ class EngineLoop:
                     self._prepare(job)
                 job.branch = forest.open(path, owner=job.owner)
             except PoolExhausted:
-                if self._running or self._scores:
+                if self._running or self._scoring:
                     self._waiting.appendleft(job)
                     return
                 self._fail(job, OutOfKV(f"{len(path)} tokens do not fit the KV pool of {forest.pool.capacity}"))
@@ -194,20 +183,6 @@ class EngineLoop:
                 self._fail(job, error)
             else:
                 self._running.append(job)
-
-    def _open_scores(self) -> None:
-        """Opens branches for waiting paths, oldest first, about as many as one forward has rows for. Opening moves the
-        trie's runs, so it comes before rows are chosen."""
-        rows = 0
-        for job in list(self._scores):
-            if rows >= self._max_rows:
-                return
-            if job.branch is None:
-                self._open_score(job)
-            if job.branch is not None:
-                rows += job.last_position - job.next_position
-            elif not job.done:  # no room in the pool
-                return
 
     def _prepare(self, job: GenerateJob) -> None:
         job.grammar = self._grammars.compile(job.request.sampling)
@@ -255,39 +230,6 @@ class EngineLoop:
         """Where a job's rows of logits are wanted: at its end and at its draft nodes."""
         assert job.branch is not None
         return [job.branch, *(() if self._drafting is None else self._drafting.claims(job))]
-
-    def _choose_score_rows(self, planner: RowPlanner) -> list[ScoreJob]:
-        """Rows for the scoring jobs, as far as they fit; returns those that got any."""
-        chosen: list[ScoreJob] = []
-        for job in self._scores:
-            if planner.room == 0 or job.branch is None:
-                break
-            chosen.append(job)
-            runs = job.branch.runs()
-            before = [(n, min(length, max(0, job.next_position - n.start))) for n, length in runs]
-            if not planner.add_pending(before):  # KV that must be there first
-                continue
-            room = max(1, planner.room)
-            for node, index in nodes_at(
-                job.branch, job.next_position, min(job.last_position, job.next_position + room)
-            ):
-                planner.add(node, index)
-        return chosen
-
-    def _open_score(self, job: ScoreJob) -> None:
-        forest = self.runner.forest
-        known = forest.match(job.path, pending=True)  # what another path is having computed is on that one's account
-        try:
-            job.branch = forest.open(job.path, owner=job.owner)
-        except PoolExhausted:
-            if not self._running and all(other.branch is None for other in self._scores):
-                error = OutOfKV(f"{len(job.path)} tokens do not fit the KV pool of {forest.pool.capacity}")
-                self._end_score(job, error)
-            return
-        job.next_position = job.first_position()
-        self.ledger.row(job.owner).verifier_tokens += job.last_position - min(known, job.next_position)
-        if job.next_position >= job.last_position:  # one token and no hidden states: nothing to compute
-            self._end_score(job, job.result())
 
     def _draw(self, logits: torch.Tensor, drawings: Sequence[Drawing], decoding: set[GenerateJob]) -> list[TopRows]:
         """Draws at each job's row and draft nodes, verifies the drafts, and takes in what stands; returns what draft
@@ -343,7 +285,7 @@ class EngineLoop:
                     self._preempt(victim)
                     if victim is job:
                         return
-                elif not self._preempt_score():
+                elif not self._scoring.preempt():
                     self._leave(job)
                     self._fail(job, OutOfKV(f"one request fills the KV pool of {self.runner.forest.pool.capacity}"))
                     return
@@ -379,65 +321,23 @@ class EngineLoop:
     def _preempt(self, job: GenerateJob) -> None:
         """Gives up a branch's locks; the request goes back to the head of the queue with what it has drawn."""
         assert job.branch is not None
-        self.runner.forest.close(job.branch)
-        job.branch = None
-        self._running.remove(job)
+        self._leave(job)
         self._waiting.appendleft(job)
         self.stats.preemptions += 1
 
-    def _preempt_score(self) -> bool:
-        """Closes the youngest scoring job's branch, to be scored from its start again; False if there is none."""
-        for job in reversed(self._scores):
-            if job.branch is not None:
-                self.runner.forest.close(job.branch)
-                job.branch, job.hidden = None, []
-                return True
-        return False
-
-    def _collect_score(self, job: ScoreJob, forward: Forward) -> None:
-        """Takes the rows of this forward that a scoring job was waiting for."""
-        assert job.branch is not None
-        places = nodes_at(job.branch, job.next_position, job.last_position)
-        numbers = forward.known_rows(places)
-        if not numbers:
-            return
-        first, last = job.next_position, job.next_position + len(numbers)
-        hidden = forward.hidden[numbers[0] : numbers[-1] + 1] if _consecutive(numbers) else forward.hidden[numbers]
-        targets = job.path[first + 1 : last + 1]
-        if targets:
-            rows = forward.row_logits(numbers[: len(targets)])
-            scores = raw_logprobs(rows, range(len(targets)), targets, 0)
-            for position, score in zip(range(first + 1, last + 1), scores, strict=False):
-                if position >= job.start:
-                    job.logprobs[position - job.start] = score.token
-        if job.wants_hidden:
-            job.hidden.append(hidden[max(0, job.start - first) :].float().cpu().clone())
-        job.next_position = last
-        if last == job.last_position:
-            self._end_score(job, job.result())
-
-    def _end_score(self, job: ScoreJob, result: Scored | Exception) -> None:
-        self._scores.remove(job)
-        job.done = True
-        if job.branch is not None:
-            self.runner.forest.close(job.branch)
-            job.branch = None
-        job.deliver(result)
-
     def _fail(self, job: GenerateJob, error: Exception) -> None:
         job.done = True
-        if job.branch is not None:
-            self.runner.forest.close(job.branch)
-            job.branch = None
         job.deliver(job.completion(self.codec, "error", error=error))
 
     def _fail_batch(self, error: Exception) -> None:
+        if self._drafting is not None:
+            self._drafting.abandon()
         for job in list(self._running):
-            self._running.remove(job)
+            self._leave(job)
             self._fail(job, error)
-        for score in list(self._scores):
-            if score.branch is not None:
-                self._end_score(score, error)
+        self._scoring.fail(error)
+        if self._drafting is not None:
+            self._drafting.end_streams()
 
 
 def _decodes(branch: Branch) -> bool:
@@ -446,7 +346,3 @@ def _decodes(branch: Branch) -> bool:
         return False
     parent = branch.node.parent
     return branch.offset > 1 or (parent is not None and parent.computed == len(parent))
-
-
-def _consecutive(numbers: Sequence[int]) -> bool:
-    return numbers[-1] - numbers[0] == len(numbers) - 1 and all(b - a == 1 for a, b in itertools.pairwise(numbers))

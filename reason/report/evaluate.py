@@ -27,7 +27,7 @@ from reason.report.sitting import OnProgress, Sitting
 from reason.report.summary import Summary
 from reason.search.driver import check_budget
 from reason.search.measuring import find_verifiers
-from reason.search.strategies import make_strategy
+from reason.search.strategies import for_budget, make_strategy
 from reason.types import Budget, Embedder, Verifier
 from reason.verifiers import make_measure
 
@@ -119,7 +119,7 @@ class Evaluation:
         self.task = task
         self.folder = ResultsFolder(out)
         self.strategy = strategy
-        self.strategy_fields = dict(strategy_fields or {})
+        self.strategy_fields = for_budget(strategy, strategy_fields or {}, budget)
         self._made = make_strategy(strategy, **self.strategy_fields)
         find_verifiers(self._made, verifiers)
         self.budget = budget or Budget()

@@ -152,12 +152,17 @@ class KVForest:
 
     def claim(self, branch: Branch, token: int) -> Branch:
         """A draft cursor one token beyond ``branch`` (a branch, or a claim to draft deeper). The token is shared
-        with whoever has or claims it there. Close the claim when the draft is decided.
+        with whoever has or claims it there. ``available`` falls by one at most. Close the claim when the draft is
+        decided.
 
         Raises:
             PoolExhausted: a slot was needed and none could be had.
         """
         assert not branch.closed, "claim on a closed branch"
+        if branch.offset == len(branch.node):
+            child = branch.node.children.get(token)
+            if child is not None and not child.locks and len(child) > 1:
+                self._split(child, 1)  # the rest of a cached run can still be evicted
         draft = Branch(branch.node, branch.offset, branch.owner, draft=True)
         self._attach(draft)
         try:

@@ -8,6 +8,7 @@ from pathlib import Path
 from reason.errors import UnknownName
 from reason.speculate.draft import Source
 from reason.speculate.policy import Fixed, ForwardTimes, Goodput, Policy, load_template
+from reason.speculate.rules import make_rule
 from reason.speculate.sources import AUTO, make_source
 from reason.speculate.speculator import Speculator
 
@@ -27,18 +28,22 @@ def make_speculator(
         draft: "none", "auto", a source ("stand") or several joined by "+" ("goose+stand").
         rule: a name of ``RULES``.
         policy: "goodput"; "fixed", a chain; "fixed:FILE", a draft tree that ``reason bench tree`` wrote; "nodes:N",
-            the best N nodes a branch whatever they cost; "auto" is goodput where the rule allows it, else fixed.
+            N nodes a branch on average, the best over all of them, whatever they cost; "auto" is goodput where the rule
+            allows it, else fixed.
         others: see ``make_source``.
 
     Raises:
         UnknownName: no source, rule or policy of that name.
         UsageError: the three do not go together; the message says why.
     """
-    if draft == "none":
-        return None
     times = ForwardTimes()
     chosen = make_policy(policy, times)
-    return Speculator(make_source(AUTO if draft == "auto" else draft, others), rule=rule, policy=chosen, times=times)
+    make_rule(rule)
+    if draft.lower() == "none":
+        return None
+    return Speculator(
+        make_source(AUTO if draft.lower() == "auto" else draft, others), rule=rule, policy=chosen, times=times
+    )
 
 
 def make_policy(name: str, times: ForwardTimes) -> Policy | None:

@@ -8,15 +8,18 @@ far as the policy wants it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from reason.runtime.sampler import TOP_TOKENS as TOP
 from reason.types import Path
+
+if TYPE_CHECKING:
+    from reason.runtime.runner import ModelRunner
 
 __all__ = ["CONTEXT", "NOTHING", "TOP", "Distribution", "DraftTree", "Rows", "Source", "State", "Stream", "Template"]
 
@@ -79,8 +82,8 @@ class Rows:
 class Source(Protocol):
     """Says what comes next. Sources never decide what is emitted: being wrong costs time, nothing else.
 
-    States are values: ``step`` makes a new one and leaves the old one good, until the next ``observe`` or ``extend``.
-    The methods that learn do nothing by default.
+    States are values: ``step`` makes a new one and leaves the old one good, until the next ``observe``, or the next
+    ``extend`` of their stream. The methods that learn do nothing by default.
     """
 
     name: str
@@ -100,12 +103,13 @@ class Source(Protocol):
         ...
 
     def prepare(self, streams: Sequence[Stream]) -> None:
-        """Called before an iteration's drafts with all streams that will be asked about: for sources that work in
-        batches."""
+        """Called before an iteration's drafts, under every rule, with all streams that will be asked about: for sources
+        that work in batches."""
         return
 
     def settle(self, state: State, token: int) -> None:
-        """At a state whose distribution was asked for, ``token`` came: for estimates that learn how good they are."""
+        """At a state that a draft came to, ``token`` came: for estimates that learn how good they are. The distribution
+        there was asked for or not: nobody asks where a draft had to end, and what comes there teaches as much."""
         return
 
     def observe(self, rows: Rows) -> None:
@@ -113,11 +117,11 @@ class Source(Protocol):
         return
 
     def begin(self, stream: Stream) -> None:
-        """A request starts; its prompt is in ``stream.tokens``."""
+        """A request starts; ``stream.tokens`` are its prompt."""
         return
 
     def extend(self, stream: Stream, count: int) -> None:
-        """The last ``count`` of ``stream.tokens`` are new."""
+        """The last ``count`` of ``stream.tokens`` are new: generated, from the first one on."""
         return
 
     def end(self, stream: Stream) -> None:
@@ -126,6 +130,14 @@ class Source(Protocol):
 
     def reset(self) -> None:
         """Forgets everything that was learnt."""
+        return
+
+    def runners(self) -> Sequence[ModelRunner]:
+        """The models that it computes with, none by default. Whoever closes the engine releases them."""
+        return ()
+
+    def watch_forwards(self, watcher: Callable[[Sequence[Stream]], None]) -> None:
+        """Has ``watcher`` called after each forward of such a model, with the streams that had rows in it."""
         return
 
 

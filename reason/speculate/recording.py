@@ -121,9 +121,9 @@ class Recording:
                         id=problem["id"], seed=problem["seed"], prompt=tuple(problem["prompt"]), samples=tuple(samples)
                     )
                 )
+            return cls(model=about["model"], temperature=about["temperature"], problems=tuple(problems))
         except (OSError, ValueError, KeyError, IndexError, TypeError, zipfile.BadZipFile) as error:
             raise UsageError(f"{file} is not a recording made by `reason bench record`: {error}") from error
-        return cls(model=about["model"], temperature=about["temperature"], problems=tuple(problems))
 
 
 def _joined(parts: Sequence[npt.NDArray[np.generic]]) -> npt.NDArray[np.generic]:

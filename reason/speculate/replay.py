@@ -6,7 +6,8 @@ sources learn from only those on the recorded path are known: rejected nodes tea
 bound for sources that harvest them.
 
 The rejection rules emit another token than the recorded one whenever their coins differ. For those a node's draws and
-coins are repeated until the recorded token comes out, which samples them given what came: exact, node by node.
+coins are repeated until the recorded token comes out, which samples them given what came: exact, node by node. Their
+nodes are the slots granted, drawn or not.
 """
 
 from __future__ import annotations
@@ -65,15 +66,17 @@ class _Playing:
     def __init__(self, problem: RecordedProblem, sample: RecordedSample, temperature: float) -> None:
         self.sample = sample
         self.recorded: list[int] = sample.tokens.tolist()
-        self.at = 1  # the first token comes from the prompt's forward, which drafts nothing
-        self.stream = Stream(
-            [*problem.prompt, *self.recorded[:1]], len(problem.prompt), temperature, problem.seed, sample.key
-        )
-        self._set_room()
+        self.at = 0
+        self.stream = Stream(list(problem.prompt), len(problem.prompt), temperature, problem.seed, sample.key)
 
     @property
     def over(self) -> bool:
         return self.at >= len(self.recorded)
+
+    def begin(self, source: Source) -> None:
+        """Up to the first token, which comes from the prompt's forward: that drafts nothing."""
+        source.begin(self.stream)
+        self.go_on(min(1, len(self.recorded)), source)
 
     def verdict(self, tree: DraftTree) -> Verdict:
         """The drafted path that the recorded tokens spell, and the token behind it."""
@@ -85,13 +88,12 @@ class _Playing:
             node = child
         return Verdict(tuple(accepted), self.recorded[self.at + len(accepted)])
 
-    def go_on(self, count: int) -> None:
+    def go_on(self, count: int, source: Source) -> None:
+        """The next ``count`` recorded tokens came."""
         self.stream.tokens.extend(self.recorded[self.at : self.at + count])
         self.at += count
-        self._set_room()
-
-    def _set_room(self) -> None:
         self.stream.room = max(0, len(self.recorded) - self.at - 1)
+        source.extend(self.stream, count)
 
 
 def replay(
@@ -122,7 +124,7 @@ def replay(
 def _play(speculator: Speculator, group: Sequence[_Playing], counted: Replayed) -> None:
     source = speculator.source
     for playing in group:
-        source.begin(playing.stream)
+        playing.begin(source)
     active = list(group)
     _leave_ended(source, active)
     while active:
@@ -139,13 +141,12 @@ def _play(speculator: Speculator, group: Sequence[_Playing], counted: Replayed) 
             path += [tree.tokens[node] for node in verdict.accepted]
             found += [path[i : i + CONTEXT] for i in range(count)]
             tops += [(playing, playing.at + i) for i in range(count)]
-            playing.go_on(count)
-            source.extend(playing.stream, count)
+            playing.go_on(count, source)
             counted.tokens += count
             counted.steps += 1
             counted.nodes += len(tree)
             counted.accepted += count - 1
-        _observe(speculator, found, tops)
+        _observe(source, found, tops)
         _leave_ended(source, active)
 
 
@@ -155,15 +156,18 @@ def _leave_ended(source: Source, active: list[_Playing]) -> None:
         active.remove(playing)
 
 
-def _observe(speculator: Speculator, found: list[list[int]], tops: list[tuple[_Playing, int]]) -> None:
+def _observe(source: Source, found: list[list[int]], tops: list[tuple[_Playing, int]]) -> None:
+    """Tells a source the rows of one step of a problem's samples, by their contexts."""
     if any(playing.sample.top_tokens is None for playing, _ in tops):
         return
-    distinct = {tuple(context): i for i, context in enumerate(found)}  # samples at one place share its row
+    distinct = {
+        one.sample.tokens[:at].tobytes(): i for i, (one, at) in enumerate(tops)
+    }  # those at one place share its row
     chosen = sorted(distinct.values())
     rows = [_row(*tops[i]) for i in chosen]
     tokens = np.array([row[0][:TOP] for row in rows], dtype=np.int64)
     probabilities = np.array([row[1][:TOP] for row in rows])
-    speculator.observe(Rows(np.array([found[i] for i in chosen], dtype=np.int64), tokens, probabilities))
+    source.observe(Rows(np.array([found[i] for i in chosen], dtype=np.int64), tokens, probabilities))
 
 
 def _row(playing: _Playing, at: int) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float64]]:
@@ -193,31 +197,40 @@ def replay_rejection(
         counted = Replayed()
         for group in [playing] if side_by_side else [[one] for one in playing]:
             for one in group:
-                source.begin(one.stream)
+                one.begin(source)
             active = list(group)
             _leave_ended(source, active)
             while active:
+                found: list[list[int]] = []
+                tops: list[tuple[_Playing, int]] = []
                 for one in active:
-                    _reject_step(one, source, rule, widths, counted)
+                    _reject_step(one, source, rule, widths, counted, found, tops)
                     counted.nodes += len(template)
+                _observe(source, found, tops)
                 _leave_ended(source, active)
         results.append(counted)
     return results
 
 
 def _reject_step(
-    playing: _Playing, source: Source, rule: Rule, widths: Counter[tuple[int, ...]], counted: Replayed
+    playing: _Playing,
+    source: Source,
+    rule: Rule,
+    widths: Counter[tuple[int, ...]],
+    counted: Replayed,
+    found: list[list[int]],
+    tops: list[tuple[_Playing, int]],
 ) -> None:
+    """One sample's part in a step; its rows are added to ``found`` and ``tops``."""
     coins = SeededCoins(playing.stream.seed, playing.stream.key, len(playing.stream.tokens))
+    source.prepare([playing.stream])
     state = source.state(playing.stream)
     slot: tuple[int, ...] | None = ()
     count = 0
-    contexts: list[list[int]] = []
-    tops: list[tuple[_Playing, int]] = []
     path = ([-1] * CONTEXT + playing.stream.tokens)[-CONTEXT:]
     while slot is not None:
         at = playing.at + count
-        contexts.append(path[-CONTEXT:])
+        found.append(path[-CONTEXT:])
         tops.append((playing, at))
         count += 1
         if at + 1 >= len(playing.recorded) or state is None or not widths[slot]:
@@ -228,18 +241,9 @@ def _reject_step(
             path.append(playing.recorded[at])
             state = source.step(state, playing.recorded[at])
             counted.accepted += 1
-    playing.go_on(count)
-    source.extend(playing.stream, count)
+    playing.go_on(count, source)
     counted.tokens += count
     counted.steps += 1
-    rows = [_row(*top) for top in tops]
-    source.observe(
-        Rows(
-            np.array(contexts, dtype=np.int64),
-            np.array([row[0][:TOP] for row in rows], dtype=np.int64),
-            np.array([row[1][:TOP] for row in rows]),
-        )
-    )
 
 
 def _accepted_rank(
@@ -255,6 +259,9 @@ def _accepted_rank(
     row = np.zeros(len(names) + 1)
     row[: len(p)] = p
     row[-1] = max(0.0, 1.0 - row.sum())
+    if playing.stream.temperature == 0.0:
+        row[:] = 0.0
+        row[names[playing.recorded[at]]] = 1.0
     local = Distribution([names[int(token)] for token in q.tokens], q.probabilities)
     wanted = names[playing.recorded[at]]
     assert rule.verify is not None

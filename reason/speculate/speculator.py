@@ -85,9 +85,7 @@ class Speculator:
         """The trees to verify in this iteration; None to draft nothing."""
         if not self.takes_any_tree:
             return self._draw(streams)
-        self._drafting = (
-            not isinstance(self.policy, Goodput) or not self.policy.decides or self._switch.on(len(streams))
-        )
+        self._drafting = not isinstance(self.policy, Goodput) or not self.policy.decides or self._pays(len(streams))
         if not self._drafting:
             return None
         self._iteration += 1
@@ -97,6 +95,9 @@ class Speculator:
         self._prepare_seconds = time.perf_counter() - began
         growth = self.policy.grow(streams, self.source, self._ranking)
         return None if growth is None else Drafts(growth.trees, growth)
+
+    def _pays(self, branches: int) -> bool:
+        return self._switch.on(branches) and not self._switch.looks(branches)
 
     def settle(self, drafts: Drafts, index: int, verdict: Verdict) -> None:
         """Learns from the verdict on one stream's tree; before its tokens are told by ``extend``."""
@@ -142,7 +143,7 @@ class Speculator:
             self.source.observe(rows)
 
     def reset(self) -> None:
-        """Forgets everything that was learnt."""
+        """Forgets what came, and how good guesses were; what forwards cost is known on."""
         self.source.reset()
         self._ranking.reset()
         self._switch = Switch()
@@ -150,6 +151,8 @@ class Speculator:
     def _draw(self, streams: Sequence[Stream]) -> Drafts:
         """Trees whose children are drawn, in the slots that a template grants beforehand."""
         assert isinstance(self.policy, Fixed)
+        for source in self.source.sources if isinstance(self.source, Union) else (self.source,):
+            source.prepare(streams)
         coins = [SeededCoins(stream.seed, stream.key, len(stream.tokens)) for stream in streams]
         trees: list[DraftTree] = []
         for stream, own in zip(streams, coins, strict=True):
@@ -181,8 +184,8 @@ class Speculator:
         places: list[tuple[tuple[int, ...], int, State, State]] = [start] if widths else []
         for slot, node, first, second in places:  # grows as it is read
             width = widths[slot]
-            expected = put.distribution(first) if first is not None else None
-            if width and expected is not None and expected.tokens:
+            expected = put.distribution(first) if width and first is not None else None
+            if expected is not None and expected.tokens:
                 tree.add(node, expected.tokens[0], expected.probabilities[0], put.name)
                 tree.fixed[node] = 1
             left = width - len(tree.children[node])

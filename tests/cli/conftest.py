@@ -51,9 +51,10 @@ def environment() -> dict[str, str]:
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a small random model with a byte-level tokenizer and no chat template."""
-    import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-    from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
+    from transformers import PreTrainedTokenizerFast
+
+    from tests.tiny import random_model
 
     folder = tmp_path_factory.mktemp("models") / "tiny"
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
@@ -62,25 +63,6 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     spelling.decoder = decoders.ByteLevel()
     make_tokenizer: Any = PreTrainedTokenizerFast  # untyped
     make_tokenizer(tokenizer_object=spelling, eos_token="<|end|>").save_pretrained(folder)
-    torch.manual_seed(0)
-    config = AutoConfig.for_model(
-        "llama",
-        vocab_size=264,
-        hidden_size=64,
-        intermediate_size=96,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=4096,
-        tie_word_embeddings=False,
-        bos_token_id=None,
-        eos_token_id=256,
-        pad_token_id=None,
-    )
-    make_model: Any = AutoModelForCausalLM
-    model = make_model.from_config(config)
-    with torch.no_grad():
-        for weight in model.parameters():
-            weight.copy_(torch.randn_like(weight) * 0.2 + (weight.dim() == 1))
+    model = random_model("llama", vocab_size=264, max_position_embeddings=4096, eos_token_id=256, pad_token_id=None)
     model.save_pretrained(folder)
     return folder

@@ -262,7 +262,8 @@ def test_everything_at_once(
     assert by_draft[0] == by_draft[1]  # float32: drafts change no token
     for measured in speeds:
         loop = measured["loop"]
-        assert 0 < loop["forward_seconds"] <= loop["seconds"] <= measured["seconds"]
+        assert 0 < loop["forward_seconds"] <= loop["seconds"]
+        assert loop["seconds"] <= 2 * measured["seconds"]  # the last iteration ends after its tokens are told
         assert (loop["draft_seconds"] == 0) == (measured["draft"] == "none")
     assert "## Speed" in (tmp_path / "out" / "speculation.md").read_text()
 

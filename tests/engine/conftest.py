@@ -1,21 +1,26 @@
-"""A tiny random model with a real byte-level tokenizer, engines over it, and transformers' own results."""
+"""A tiny random model with a real byte-level tokenizer, engines over it that draft or do not, and transformers' own
+results."""
 
 from __future__ import annotations
 
 import asyncio
 import copy
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from reason.engine.codec import HubCodec
 from reason.engine.local import LocalEngine
 from reason.runtime.runner import ModelRunner
+from reason.speculate.draft import Source
+from reason.speculate.policy import Policy
 from reason.types import Completion, Path, Request
+from tests.engine.drafts import MANY, WORDS, Compare, MakeDrafting, assert_same, speculator_of
+from tests.tiny import random_model
 
 VOCAB = 400  # more than the tokenizer has, as in Qwen's checkpoints
 EOS = "<|im_end|>"
@@ -39,11 +44,8 @@ Finish = Callable[[LocalEngine, Sequence[Request]], Awaitable[list[Completion]]]
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+def _one_thread(one_thread: None) -> None:
+    """Everything here computes."""
 
 
 @pytest.fixture(scope="session")
@@ -72,30 +74,7 @@ def codec(tokenizer: Any) -> HubCodec:
 @pytest.fixture(scope="session")
 def references() -> dict[str, PreTrainedModel]:
     """Random models in float32, by type. Engines get copies; these stay transformers' own."""
-    made: dict[str, PreTrainedModel] = {}
-    for model_type in MODEL_TYPES:
-        torch.manual_seed(0)
-        config = AutoConfig.for_model(
-            model_type,
-            vocab_size=VOCAB,
-            hidden_size=64,
-            intermediate_size=96,
-            num_hidden_layers=2,
-            num_attention_heads=4,
-            num_key_value_heads=2,
-            max_position_embeddings=512,
-            tie_word_embeddings=False,
-            bos_token_id=None,
-            eos_token_id=None,
-            pad_token_id=0,
-        )
-        make_model: Any = AutoModelForCausalLM
-        model: Any = make_model.from_config(config)
-        with torch.no_grad():
-            for weight in model.parameters():
-                weight.copy_(torch.randn_like(weight) * 0.15 + (weight.dim() == 1))
-        made[model_type] = model.eval()
-    return made
+    return {model_type: random_model(model_type, vocab_size=VOCAB, scale=0.15) for model_type in MODEL_TYPES}
 
 
 @pytest.fixture(scope="session")
@@ -186,5 +165,89 @@ def finish() -> Finish:
         done = await asyncio.wait_for(collect(), 60)
         assert sorted(c.index for c in done) == list(range(len(requests)))
         return sorted(done, key=lambda completion: completion.index)
+
+    return run
+
+
+# -- engines that draft ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def talker(references: dict[str, PreTrainedModel]) -> PreTrainedModel:
+    """A model of few words, each of which depends on the last ones mostly: it repeats itself, as models do."""
+    model: Any = copy.deepcopy(references["llama"])
+    with torch.no_grad():
+        model.model.embed_tokens.weight[:, 0] = 2.0  # the first coordinate stays what it is
+        model.model.norm.weight[0] = 1.0
+        for layer in model.model.layers:
+            layer.self_attn.o_proj.weight.mul_(0.5)
+            layer.self_attn.o_proj.weight[0] = 0.0
+            layer.mlp.down_proj.weight[0] = 0.0
+        model.lm_head.weight.mul_(2.0)
+        model.lm_head.weight[:, 0] = -30.0  # so that what is no word is never said
+        model.lm_head.weight[list(WORDS), 0] = 0.0
+    return cast("PreTrainedModel", model)
+
+
+@pytest.fixture
+def make_drafting(talker: PreTrainedModel, codec: HubCodec, monkeypatch: pytest.MonkeyPatch) -> Iterator[MakeDrafting]:
+    """Engines of the talker, with nothing locked and nothing left over in the end. Rows cost nothing and the clock is
+    not looked at, so that what is drafted is the same each time; unless ``live``."""
+    engines: list[LocalEngine] = []
+
+    def make(
+        draft: str | Source = MANY,
+        *,
+        rule: str = "coupled",
+        policy: str | Policy = "auto",
+        kv_tokens: int = 4096,
+        eos: Sequence[int] | None = None,
+        max_positions: int | None = None,
+        live: bool = False,
+        **options: Any,
+    ) -> LocalEngine:
+        speculator = speculator_of(draft, rule, policy)
+        if speculator is not None:
+            speculator.times.set({1: 1e-3, 100: 1e-3})
+            if not live:
+                monkeypatch.setattr(speculator, "account", lambda **counts: None)
+        runner = ModelRunner(copy.deepcopy(talker), num_slots=kv_tokens + 1, max_positions=max_positions)
+        text = codec if eos is None else HubCodec(codec.tokenizer, eos)
+        engines.append(LocalEngine(runner, text, name="talker", speculator=speculator, **options))
+        return engines[-1]
+
+    yield make
+    for engine in engines:
+        try:
+            engine.check_integrity()
+            assert engine._loop.idle, "work left over"
+            assert engine._loop.runner.forest.locked_tokens == 0
+        finally:
+            engine.close()
+
+
+@pytest.fixture
+def compare(make_drafting: MakeDrafting, finish: Finish) -> Compare:
+    """Gives requests to an engine that drafts and to one that does not, and holds them to the same completions. Returns
+    the one that drafts, which is made by ``options`` or given; it must have had drafts accepted."""
+
+    async def run(
+        requests: Sequence[Request], engine: LocalEngine | None = None, *, accepts: bool = True, **options: Any
+    ) -> LocalEngine:
+        kept = {name: options[name] for name in ("eos", "max_positions") if name in options}
+        expected = await finish(make_drafting("none", **kept), requests)
+        engine = engine or make_drafting(**options)
+        before, usage = engine.stats(), engine.usage("p")
+        done = await finish(engine, requests)
+        assert_same(done, expected)
+        after, row = engine.stats(), engine.usage("p")
+        assert row.policy_tokens - usage.policy_tokens == sum(len(c.token_ids) for c in done)
+        accepted = row.accepted_tokens - usage.accepted_tokens
+        assert accepted == after.accepted - before.accepted
+        assert row.drafted_tokens - usage.drafted_tokens == after.drafted - before.drafted >= accepted
+        if accepts:
+            assert accepted > 0
+        engine.check_integrity()
+        return engine
 
     return run

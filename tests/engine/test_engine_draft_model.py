@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import copy
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path as FilePath
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,9 @@ from tokenizers import Tokenizer
 
 from reason.engine import loading
 from reason.engine.codec import HubCodec
+from reason.engine.jobs import GenerateJob
 from reason.engine.local import LocalEngine
+from reason.engine.loop import EngineLoop
 from reason.errors import UnknownName, UsageError
 from reason.runtime.runner import ModelRunner
 from reason.speculate.policy import Fixed, Goodput, Policy, wide_template
@@ -23,7 +26,7 @@ from reason.speculate.sources.draft_shapes import make_shape
 from reason.speculate.sources.lookup import Lookup
 from reason.speculate.sources.union import Union
 from reason.speculate.speculator import Speculator
-from reason.types import Path, Request, Sampling
+from reason.types import Completion, Path, Request, Sampling
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -86,7 +89,6 @@ def make_drafted(models: dict[str, Any], codec: HubCodec) -> Iterator[MakeDrafte
     for engine, own in engines:
         try:
             engine.check_integrity()
-            engine.reset_drafts()
             if own is not None:
                 own.forest.check_integrity()
                 assert own.forest.locked_tokens == 0
@@ -195,6 +197,70 @@ async def test_a_cancelled_request_gives_up_its_drafts(make_drafted: MakeDrafted
             return
 
     await asyncio.wait_for(first(), 60)
+
+
+@pytest.mark.parametrize("ending", ["finished", "cancelled", "failed"])
+def test_nothing_in_flight_holds_no_draft_kv(
+    models: dict[str, Any], codec: HubCodec, prompts: MakePrompts, monkeypatch: pytest.MonkeyPatch, ending: str
+) -> None:
+    """From the moment on that nothing is; no other iteration has to come first."""
+    runner, own = (ModelRunner(copy.deepcopy(models[name]), num_slots=500) for name in ("target", "draft"))
+    loop = EngineLoop(runner, codec, speculator=Speculator(DraftModel(own, length=4), policy=Goodput(nodes=5)))
+    done: list[Completion] = []
+    (request,) = requests_for(prompts(1), 0.8)
+    job = GenerateJob(request, 0, done.append)
+    loop.submit(job)
+    for _ in range(4):
+        loop.step()
+    assert own.forest.locked_tokens > 0
+    if ending == "cancelled":
+        loop.cancel(job)
+    if ending == "failed":
+        monkeypatch.setattr(runner, "forward_rows", lambda rows: 1 / 0)
+    while not loop.idle:
+        loop.step()
+    assert len(done) == 1
+    assert runner.forest.locked_tokens == own.forest.locked_tokens == 0
+
+
+async def test_the_integrity_check_looks_at_the_draft_kv_too(
+    make_drafted: MakeDrafted, prompts: MakePrompts, finish: Finish
+) -> None:
+    engine = make_drafted()
+    await finish(engine, requests_for(prompts(1), 0.8))
+    forest = engine._loop.runners()[1].forest
+    held = forest.open([1, 2, 3])
+    with pytest.raises(AssertionError, match="KV locked with nothing in flight"):
+        engine.check_integrity()
+    forest.close(held)
+
+
+@pytest.mark.parametrize("lookup", [False, True])
+def test_closing_releases_both_models(make_drafted: MakeDrafted, lookup: bool) -> None:
+    engine = make_drafted(lookup=lookup)
+    runners = engine._loop.runners()
+    assert len(runners) == 2
+    engine.close()
+    assert not any(hasattr(runner, "backbone") or hasattr(runner, "kv") for runner in runners)
+
+
+@pytest.mark.parametrize(("lookup", "rule"), [(False, "coupled"), (True, "coupled"), (False, "iid")])
+async def test_draft_forwards_are_on_their_owners_accounts(
+    make_drafted: MakeDrafted, prompts: MakePrompts, finish: Finish, lookup: bool, rule: str
+) -> None:
+    """A forward counts once for each owner that had rows in it, however many requests of its had."""
+    engine = make_drafted(lookup=lookup, rule=rule, policy=Fixed() if rule == "iid" else None)
+    own = engine._loop.runners()[1]
+    requests = [replace(request, owner="a") for request in requests_for(prompts(1), 0.8, samples=3)]
+    await finish(engine, requests)
+    assert engine.usage("a").draft_forwards == own.forwards > 0
+    before = own.forwards
+    short = [replace(request, owner="b", max_tokens=8) for request in requests_for(prompts(2), 0.8)]
+    await finish(engine, [*requests, *short])
+    a, b = engine.usage("a").draft_forwards - before, engine.usage("b").draft_forwards
+    assert 0 < b < a <= own.forwards - before <= a + b
+    if rule == "coupled":  # the first is there as long as the second is
+        assert a == own.forwards - before
 
 
 # -- loaded by name ---------------------------------------------------------------------------------------------------

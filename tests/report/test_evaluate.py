@@ -94,6 +94,13 @@ def test_the_configuration_says_everything(run: Evaluate, tmp_path: Path) -> Non
     assert config["environment"]["packages"]["torch"]
 
 
+@pytest.mark.parametrize("draft", [None, "goose+stand"])
+def test_what_drafts_is_recorded(draft: str | None, tmp_path: Path) -> None:
+    evaluation = Evaluation(make_task(1), out=tmp_path / "out", draft=draft)
+    asyncio.run(evaluation.run(Solver(engine=CountingEngine())))
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["environment"]["draft"] == draft
+
+
 def test_references_change_no_answer(run: Evaluate, tmp_path: Path) -> None:
     run(make_task(4), out=tmp_path / "a")
     run(without_references(make_task(4)), out=tmp_path / "b")

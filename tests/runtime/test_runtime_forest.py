@@ -244,6 +244,40 @@ def test_a_claim_on_a_cached_token_takes_no_slot_and_rejecting_it_keeps_the_toke
     assert forest.match([1, 2, 3]) == 3
 
 
+def test_a_claim_on_a_cached_run_locks_its_own_token_only() -> None:
+    """So that a number of claims fits wherever there is room for so many tokens, whatever tokens they are."""
+    forest = KVForest(9)
+    cache(forest, [1, 2, 3, 4, 5, 6, 7], [1, 2, 9])
+    branch = forest.open([1, 2])
+    assert forest.available == 6
+    claims = [forest.claim(branch, 3)]
+    assert forest.available == 5
+    claims.append(forest.claim(claims[0], 4))
+    claims += [forest.claim(branch, token) for token in (5, 6, 7, 8)]
+    assert forest.available == 0
+    assert forest.match([1, 2, 3, 4, 5, 6, 7]) == 4, "the rest of the run made room"
+    for claim in claims:
+        forest.close(claim)
+    assert forest.available == 6
+    forest.check_integrity()
+
+
+def test_a_cached_run_that_was_claimed_and_walked_is_one_again() -> None:
+    forest = KVForest(64)
+    cache(forest, [1, 2, 3, 4, 5, 6], [1, 2, 9])
+    branch = forest.open([1, 2])
+    claims = [forest.claim(branch, 3)]
+    for token in (4, 5):
+        claims.append(forest.claim(claims[-1], token))
+    for token in (3, 4, 5, 6):
+        forest.append(branch, token)
+    for claim in reversed(claims):
+        forest.close(claim)
+    forest.tidy(branch)
+    assert [length for _, length in branch.runs()] == [2, 4]
+    forest.check_integrity()
+
+
 def test_opening_a_path_through_a_claim_commits_it() -> None:
     forest = KVForest(64)
     branch = forest.open([1], "a")

@@ -190,6 +190,15 @@ class ForestMachine(RuleBasedStateMachine):
         self.cursors.append(Cursor(branch, namespace, spelled, owner, draft=False))
         self.settle(new=new, may_evict=may_evict)
 
+    @rule(path=st.lists(tokens, min_size=1, max_size=9), namespace=namespaces)
+    def cache(self, path: list[int], namespace: Hashable) -> None:
+        """A path that was computed and that nobody holds."""
+        place = len(self.cursors)
+        self.open_path(namespace, tuple(token % self.vocab for token in path), "a")
+        if len(self.cursors) > place:
+            self.compute(place, 100)
+            self.close(place)
+
     @precondition(has_branches)
     @rule(index=picks, token=tokens)
     def append(self, index: int, token: int) -> None:
@@ -236,15 +245,28 @@ class ForestMachine(RuleBasedStateMachine):
     @precondition(has_cursors)
     @rule(index=picks, token=tokens)
     def claim(self, index: int, token: int) -> None:
+        self.claim_token(self.pick(index, drafts=True), token % self.vocab)
+
+    @precondition(has_cursors)
+    @rule(index=picks, which=picks)
+    def claim_what_is_there(self, index: int, which: int) -> None:
+        """A token that somebody has behind a cursor at the end of its run."""
         cursor = self.pick(index, drafts=True)
-        token %= self.vocab
+        below = list(cursor.branch.node.children)
+        if below and cursor.branch.offset == len(cursor.branch.node):
+            self.claim_token(cursor, below[which % len(below)])
+
+    def claim_token(self, cursor: Cursor, token: int) -> None:
         prefix = (cursor.namespace, (*cursor.tokens, token))
         new = self.missing([prefix])
+        room = self.forest.available
         try:
             draft = self.forest.claim(cursor.branch, token)
         except PoolExhausted:
+            assert room == 0
             self.check_exhausted([prefix], raised=True)
             return
+        assert self.forest.available >= room - 1, "a claim took more than its own token"
         self.check_exhausted([prefix], raised=False)
         may_evict = self.must_evict(new)
         self.cursors.append(Cursor(draft, cursor.namespace, prefix[1], cursor.owner, draft=True))

@@ -10,9 +10,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from tokenizers import Tokenizer, models
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast
 
 from reason.engine.codec import HubCodec
 from reason.engine.local import LocalEngine
@@ -25,6 +24,7 @@ from reason.speculate.rules import make_rule
 from reason.speculate.sources import SOURCES, make_source
 from reason.speculate.speculator import Speculator
 from reason.types import Completion, Request, Sampling
+from tests.tiny import random_model
 
 VOCAB = 48
 
@@ -244,49 +244,70 @@ def test_rejection_accepts_its_share(rule: str) -> None:
     assert counted.accepted / counted.steps == pytest.approx(expected, abs=0.06)
 
 
+def test_samples_of_one_step_do_not_teach_each_other() -> None:
+    """Two equal streams side by side without repetition: what a step brings comes too late for its samples."""
+    tokens = list(range(100, 160))
+    given = recording(problem(tokens, tokens, rows=True), temperature=0.8)
+    (coupled,) = replay(given, speculator("stand", nodes=1), side_by_side=True)
+    template = ((0,),)
+    (drawn,) = replay_rejection(
+        given, make_source("stand"), make_rule("without-replacement"), template, side_by_side=True
+    )
+    assert coupled.accepted == drawn.accepted == 0
+    (in_turn,) = replay_rejection(given, make_source("stand"), make_rule("without-replacement"), template)
+    assert in_turn.accepted > 20
+
+
+def test_rejection_at_temperature_0_is_of_the_greedy_target() -> None:
+    """The child is right with the probability that it is drawn with: 0.4, however unsure the row is."""
+    length, random = 800, np.random.default_rng(0)
+    tops = np.stack([random.permutation(50)[:4] for _ in range(length)]).astype(np.int32)
+    shares = np.log(np.tile([0.4, 0.3, 0.2, 0.1], (length, 1))).astype(np.float16)
+    sample = RecordedSample(key=0, tokens=tops[:, 0].astype(np.int64), top_tokens=tops, top_logprobs=shares)
+    given = recording(RecordedProblem(id="a", seed=5, prompt=(1,), samples=(sample,)), temperature=0.0)
+    (counted,) = replay_rejection(given, Known(sample), make_rule("iid"), ((0,),))
+    assert counted.accepted / counted.steps == pytest.approx(0.4, abs=0.06)
+
+
+def test_samples_share_a_row_where_they_share_the_path() -> None:
+    class Counting(Known):
+        def __init__(self) -> None:
+            self.rows: list[int] = []
+
+        def state(self, stream: Stream) -> State:
+            return None
+
+        def observe(self, rows: Rows) -> None:
+            self.rows.append(len(rows.tokens))
+
+    same, other = [5, 6, 7, 8, 9, 10], [4, 6, 7, 8, 9, 10]
+    for second, expected in ((same, 1), (other, 2)):
+        source = Counting()
+        given = recording(problem(same, second, rows=True), temperature=0.8)
+        replay(given, speculator(source), side_by_side=True)
+        assert set(source.rows) == {expected}
+
+
 # -- a real engine -------------------------------------------------------------------------------------------------
 
 
-def tiny_model() -> Any:
+def repeating_model() -> Any:
     """A random model in which little but the last token matters, so that it repeats what it said."""
-    torch.manual_seed(0)
-    config = AutoConfig.for_model(
-        "llama",
-        vocab_size=VOCAB,
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        max_position_embeddings=512,
-        tie_word_embeddings=False,
-        bos_token_id=None,
-        eos_token_id=None,
-        pad_token_id=0,
-    )
-    make: Any = AutoModelForCausalLM
-    made = make.from_config(config)
-    with torch.no_grad():
-        for name, weight in made.named_parameters():
-            scale = 0.5 if "embed" in name or "lm_head" in name else 0.1
-            weight.copy_(torch.randn_like(weight) * scale + (weight.dim() == 1))
-    return made.eval()
+    small = {"hidden_size": 32, "intermediate_size": 48, "num_attention_heads": 2, "num_key_value_heads": 1}
+    return random_model("llama", vocab_size=VOCAB, scale=0.1, ends=0.5, num_hidden_layers=1, **small)
 
 
 @pytest.fixture
 def engine(request: pytest.FixtureRequest) -> Iterator[LocalEngine]:
     """An engine that drafts eight nodes from the source that the test's parameter names."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
     make: Any = PreTrainedTokenizerFast
     words = Tokenizer(models.WordLevel({str(i): i for i in range(VOCAB)}, unk_token="0"))
-    runner = ModelRunner(tiny_model(), num_slots=1025)
+    runner = ModelRunner(repeating_model(), num_slots=1025)
     codec = HubCodec(make(tokenizer_object=words), [])
     made = LocalEngine(runner, codec, name="tiny", speculator=speculator(request.param))
     yield made
     made.check_integrity()
     made.close()
-    torch.set_num_threads(threads)
 
 
 async def live(engine: LocalEngine, requests: Sequence[Request]) -> tuple[Recording, Replayed]:

@@ -23,6 +23,7 @@ PROBED_ROWS = (1, 16, 17, 32, 33, 48, 49, 64, 65, 96)
 _FORGET = 0.98  # weight of what was, an iteration
 _PRIOR = 6.0  # iterations that the probe itself counts as
 _OUTLIER = 3.0  # times the expected seconds, beyond which a time says more about the machine's other work
+_ODD = 8  # such times in a row; after more of them the machine is what it is
 _LONGEST = 512  # rows of the table
 
 
@@ -34,6 +35,7 @@ class ForwardTimes:
         self._products = np.zeros((2, 2))
         self._targets = np.zeros(2)
         self._scale, self._each = 1.0, 0.0
+        self._outliers = 0  # in a row
 
     @property
     def measured(self) -> bool:
@@ -64,8 +66,13 @@ class ForwardTimes:
 
     def observe(self, rows: int, seconds: float) -> None:
         """An iteration whose rows all decoded took so long."""
-        if self._probed is None or rows > _LONGEST or seconds > _OUTLIER * float(self.upto(rows)[rows]):
+        if self._probed is None or rows > _LONGEST:
             return
+        most = _OUTLIER * float(self.upto(rows)[rows])
+        self._outliers = self._outliers + 1 if seconds > most else 0
+        if 0 < self._outliers <= _ODD:
+            return
+        seconds = min(seconds, most)
         features = np.array([self._probed[rows], float(rows) * 1e-3])  # milliseconds a row: of the other's size
         self._products = _FORGET * self._products + np.outer(features, features)
         self._targets = _FORGET * self._targets + features * seconds

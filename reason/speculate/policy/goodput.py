@@ -12,6 +12,8 @@ nodes a branch, which comparisons at equal budgets want.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -32,7 +34,8 @@ class Goodput:
         max_nodes: draft nodes of one iteration.
         max_depth: tokens beyond the end of a branch.
         floor: path probabilities below this are not drafted.
-        nodes: draft exactly so many nodes a branch, as far as there are candidates, whatever they cost.
+        nodes: draft exactly so many nodes a branch on average, the best over all branches, as far as there are
+            candidates, whatever they cost.
     """
 
     name = "goodput"
@@ -103,10 +106,21 @@ class Goodput:
 
 def _slopes(seconds: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """For each number of nodes the least that one more can cost on average, however many follow; [nodes]."""
-    count = len(seconds)
-    steps = np.arange(count)[None, :] - np.arange(count)[:, None]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        averages = (seconds[None, :] - seconds[:, None]) / steps
-    averages[steps <= 0] = np.inf
-    slopes: npt.NDArray[np.float64] = averages.min(axis=1)[:-1]
+    fewer, more, steps, starts = _pairs(len(seconds))
+    slopes: npt.NDArray[np.float64] = np.minimum.reduceat((seconds.take(more) - seconds.take(fewer)) / steps, starts)
     return slopes
+
+
+class _Pairs(NamedTuple):
+    """Every two of so many numbers of nodes, by the smaller one."""
+
+    fewer: npt.NDArray[np.intp]  # [pairs]
+    more: npt.NDArray[np.intp]  # [pairs]
+    steps: npt.NDArray[np.float64]  # [pairs], more - fewer
+    starts: npt.NDArray[np.intp]  # by the smaller one: its first pair
+
+
+@lru_cache(maxsize=16)
+def _pairs(count: int) -> _Pairs:
+    fewer, more = np.triu_indices(count, 1)
+    return _Pairs(fewer, more, (more - fewer).astype(np.float64), np.flatnonzero(np.diff(fewer, prepend=-1)))

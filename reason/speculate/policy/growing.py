@@ -56,8 +56,8 @@ class Growth:
 
     def follow(self, template: Template) -> None:
         """Adds what a template has, as far as there are candidates; for a growth on which ``take`` was not called."""
-        offered: list[dict[int, list[Candidate]]] = [{} for _ in self.trees]  # by tree and parent, best first
-        for _, _, tree, parent, candidate in sorted(self._heap):
+        offered: list[dict[int, list[Candidate]]] = [{} for _ in self.trees]  # by tree and parent, in order
+        for _, _, tree, parent, candidate in sorted(self._heap, key=lambda entry: entry[1]):
             offered[tree].setdefault(parent, []).append(candidate)
         for tree, stream in enumerate(self._streams):
             places: dict[tuple[int, ...], int] = {(): 0}

@@ -55,8 +55,9 @@ class Ranking:
     def candidates(
         self, stream: Stream, noise: StreamNoise, depth: int, expected: Distribution, floor: float = 0.0
     ) -> list[Candidate]:
-        """The candidates for the place ``depth`` tokens beyond the stream's end (1 is the next token), best first;
-        those whose estimate is below ``floor`` are left out."""
+        """The candidates for the place ``depth`` tokens beyond the stream's end (1 is the next token), in the order of
+        the estimates before calibration, which says nothing of one place's candidates among themselves; those whose
+        estimate is below ``floor`` are left out."""
         tokens, probabilities, proposers = expected
         count = min(len(tokens), _MOST)
         if not count:

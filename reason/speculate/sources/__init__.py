@@ -54,5 +54,6 @@ def make_source(name: str, others: dict[str, Callable[[str], Source]] | None = N
         elif part.lower() in SOURCES:
             made.append(SOURCES[part.lower()]())
         else:
-            raise UnknownName("draft source", part, [*SOURCES, *(f"{other}:NAME" for other in others or ())])
+            alone = ["auto", "none"] if len(names) == 1 else []
+            raise UnknownName("draft source", part, [*alone, *SOURCES, *(f"{other}:NAME" for other in others or ())])
     return made[0] if len(made) == 1 else Union(made)

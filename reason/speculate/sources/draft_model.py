@@ -100,8 +100,7 @@ class DraftModel(Source):
     ) -> None:
         assert on_demand or length is not None or target_seconds is not None
         self.runner = runner
-        self.on_forward: Callable[[Sequence[Stream]], None] | None = None
-        """Called after each forward with the streams that had rows in it."""
+        self._watcher: Callable[[Sequence[Stream]], None] | None = None
         self._shape = shape or Chain()
         self._length = 1 if on_demand else length  # what is behind the first level, the rule's draws decide
         self._target_seconds = target_seconds
@@ -209,6 +208,12 @@ class DraftModel(Source):
         if self._ngram is not None:
             self._ngram.reset()
         self._forget()
+
+    def runners(self) -> Sequence[ModelRunner]:
+        return (self.runner,)
+
+    def watch_forwards(self, watcher: Callable[[Sequence[Stream]], None]) -> None:
+        self._watcher = watcher
 
     def _forget(self) -> None:
         self.acceptance = _ACCEPTANCE  # how likely one of the tokens kept at a place is to come
@@ -340,7 +345,7 @@ class DraftModel(Source):
         """One forward for places that are held, and what is expected at each."""
         began = time.perf_counter()
         ends = [_end(draft, place) for draft, place in held]
-        forward = self._forward(ends)
+        forward = self._forward(ends, [draft.stream for draft, _ in held])
         at = forward.places(ends)
         logits = forward.row_logits(at.rows, transient=True)
         by_temperature: dict[float, list[int]] = {}
@@ -357,16 +362,23 @@ class DraftModel(Source):
                 q = place.distribution = expected[at.of_branch[i]]
                 place.candidates = self._ranking.candidates(draft.stream, draft.noise, place.depth + 1, q)
         self._times.observe(len(forward.batch.rows), time.perf_counter() - began)
-        if self.on_forward is not None:
-            self.on_forward([draft.stream for draft in dict.fromkeys(draft for draft, _ in held)])
 
-    def _forward(self, ends: Sequence[Branch]) -> Forward:
-        """The rows of ``ends``, after those that their paths still lack."""
+    def _forward(self, ends: Sequence[Branch], streams: Sequence[Stream]) -> Forward:
+        """The rows of ``ends``, each of one of ``streams``, after those that their paths still lack."""
         while True:
             planner = RowPlanner(_MAX_ROWS + len(ends))
-            whole = [planner.add_last(end) for end in ends]
+            whole = True
+            present: dict[Stream, None] = {}
+            for end, stream in zip(ends, streams, strict=True):
+                rows = len(planner.rows)
+                added = planner.add_last(end)
+                whole = whole and added
+                if added or len(planner.rows) > rows:
+                    present[stream] = None
             forward = self.runner.forward_rows(planner.rows)
-            if all(whole):
+            if self._watcher is not None:
+                self._watcher(list(present))
+            if whole:
                 return forward
 
     def _distribution(self, top: TopRows, row: int) -> Distribution:

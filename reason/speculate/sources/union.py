@@ -14,9 +14,13 @@ price: beyond ``crowd`` branches the first source alone is asked. All of them al
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from reason.speculate.draft import NOTHING, Distribution, Rows, Source, State, Stream
+
+if TYPE_CHECKING:
+    from reason.runtime.runner import ModelRunner
 
 __all__ = ["Union"]
 
@@ -126,6 +130,13 @@ class Union(Source):
         self._learnt.clear()
         for source in self.sources:
             source.reset()
+
+    def runners(self) -> Sequence[ModelRunner]:
+        return [runner for source in self.sources for runner in source.runners()]
+
+    def watch_forwards(self, watcher: Callable[[Sequence[Stream]], None]) -> None:
+        for source in self.sources:
+            source.watch_forwards(watcher)
 
     def _ask(self, state: _Joint) -> list[Distribution]:
         if state.asked is None:
