@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from reason.errors import UsageError
 from reason.search.driver import Run, check_budget
 from reason.search.measuring import find_verifiers
-from reason.search.strategies import make_strategy
+from reason.search.strategies import for_budget, make_strategy
 from reason.search.tree import Strategy
 from reason.types import Budget, Embedder, Engine, Message, Problem, Solution, Verifier
 
@@ -91,7 +91,7 @@ class Solver:
             max_thinking_tokens: limit of a thinking model's thinking.
             on_change: called after every change of the tree.
         """
-        made = make_strategy(strategy, **strategy_fields)
+        made = make_strategy(strategy, **for_budget(strategy, strategy_fields, budget))
         name = strategy if isinstance(strategy, str) else type(strategy).__name__
         asked = as_problem(problem)
         return Run(
@@ -218,7 +218,7 @@ async def asolve(
 ) -> Solution:
     """See ``solve``."""
     as_problem(problem)  # what is cheap to refuse comes before a model is loaded
-    find_verifiers(make_strategy(strategy, **strategy_fields), verifiers)
+    find_verifiers(make_strategy(strategy, **for_budget(strategy, strategy_fields, budget)), verifiers)
     check_budget(budget or Budget())
     if model is None or isinstance(model, str):
         check_draft(draft)

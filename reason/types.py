@@ -230,6 +230,9 @@ class Problem:
         step_delimiter: the text that ends a step of a solution.
         closing: appended to an unfinished solution to make it give its answer when the budget is spent; the answer
             is extracted from this text and what the model adds to it. "" never does that.
+        question: the bare question, where ``content`` is a whole prompt around it.
+        passages: texts that the answer may be found in, for strategies that choose among them; ``content`` need not
+            have them all.
     """
 
     content: str | tuple[Message, ...]
@@ -238,6 +241,8 @@ class Problem:
     equivalent: Callable[[str, str], bool] | None = None
     step_delimiter: str = "\n\n"
     closing: str = "\n\nThe final answer is \\boxed{"
+    question: str | None = None
+    passages: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

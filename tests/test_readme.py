@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from reason import api
+from reason.cli.strategies import markdown_table
 from reason.engine.scripted import ScriptedEngine
 from reason.models import CATALOGUE
 from reason.search.strategies import STRATEGIES
@@ -33,6 +34,10 @@ def test_the_example_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
     assert code.count("\n") < 12, "the example is under twelve lines"
     exec(compile(code, "README.md", "exec"), {})
     assert capsys.readouterr().out.startswith("3 ")
+
+
+def test_the_table_of_strategies_is_the_generated_one() -> None:
+    assert markdown_table() in README, "`reason strategies --markdown` prints it"
 
 
 def test_the_tables_list_the_registries() -> None:

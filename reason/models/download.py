@@ -1,11 +1,11 @@
-"""Gets the one file of a catalogue entry from the first source that has it, and lets nothing through unverified."""
+"""Gets a file of a catalogue entry from the first source that has it, and lets nothing through unverified."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from reason.errors import ChecksumMismatch, ModelNotFound
-from reason.models.catalogue import ModelEntry
+from reason.models.catalogue import ModelEntry, ModelFile
 from reason.models.checksum import sha256_file
 from reason.models.progress import Progress, megabytes
 from reason.models.sources import Source, SourceUnavailable
@@ -13,7 +13,7 @@ from reason.models.sources import Source, SourceUnavailable
 __all__ = ["fetch"]
 
 
-def fetch(entry: ModelEntry, folder: Path, progress: Progress) -> Path:
+def fetch(entry: ModelEntry | ModelFile, folder: Path, progress: Progress) -> Path:
     """The entry's file, verified, as ``folder / entry.filename``.
 
     A file that an earlier call left there is used. The checksum is taken here, whatever the source says.
@@ -40,14 +40,16 @@ def fetch(entry: ModelEntry, folder: Path, progress: Progress) -> Path:
     raise _failure(entry, failures)
 
 
-def _verify(entry: ModelEntry, target: Path) -> None:
+def _verify(entry: ModelEntry | ModelFile, target: Path) -> None:
     got = sha256_file(target)
     if got != entry.sha256:
         target.unlink()
         raise ChecksumMismatch(f"expected sha256 {entry.sha256}, got {got}")
 
 
-def _failure(entry: ModelEntry, failures: list[tuple[Source, Exception]]) -> ChecksumMismatch | ModelNotFound:
+def _failure(
+    entry: ModelEntry | ModelFile, failures: list[tuple[Source, Exception]]
+) -> ChecksumMismatch | ModelNotFound:
     mismatch = any(isinstance(error, ChecksumMismatch) for _, error in failures)
     head = f"{entry.name}: {'a source holds another file than the pinned one' if mismatch else 'no source answered'}."
     lines = [head]
@@ -57,6 +59,9 @@ def _failure(entry: ModelEntry, failures: list[tuple[Source, Exception]]) -> Che
         lines.append("  - try again; if it stays so, the upstream file was changed: do not use it, and report it to us")
     else:
         lines.append("  - go online, or point pip at an index that has these packages (PIP_INDEX_URL), and try again")
-    lines.append(f"  - bring {entry.filename} here by other means and pass --model FILE.gguf")
-    lines.append("  - pass --model FOLDER, a model in transformers format (config.json and *.safetensors)")
+    if isinstance(entry, ModelEntry):
+        lines.append(f"  - bring {entry.filename} here by other means and pass --model FILE.gguf")
+        lines.append("  - pass --model FOLDER, a model in transformers format (config.json and *.safetensors)")
+    else:
+        lines.append("  - choose an embedder without weights of its own: hidden")
     return (ChecksumMismatch if mismatch else ModelNotFound)("\n".join(lines))

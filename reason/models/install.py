@@ -1,19 +1,21 @@
-"""Puts models into the cache: a catalogue entry from its sources, a GGUF file of the user's, both converted once."""
+"""Puts models into the cache: a catalogue entry from its sources, a GGUF file of the user's, both converted once; and
+models that embed texts, as they are."""
 
 from __future__ import annotations
 
 import hashlib
 import re
+import shutil
 from pathlib import Path
 
 from reason.errors import ModelNotFound
 from reason.models.cache import Cache
-from reason.models.catalogue import ModelEntry
+from reason.models.catalogue import EmbeddingEntry, ModelEntry
 from reason.models.convert import convert_gguf, converted_bytes
 from reason.models.download import fetch
 from reason.models.progress import Progress
 
-__all__ = ["gguf_name", "pull", "pull_gguf"]
+__all__ = ["gguf_name", "pull", "pull_embedding", "pull_gguf"]
 
 
 def pull(
@@ -69,6 +71,25 @@ def pull_gguf(
         with cache.building(name) as folder:
             convert_gguf(file, folder, progress=progress)
     return cache.folder(name)
+
+
+def pull_embedding(
+    entry: EmbeddingEntry, *, cache: Cache | None = None, progress: Progress | None = None, checksums: bool = False
+) -> Path:
+    """The folder of a model that embeds texts; downloads it unless it is there. Otherwise as ``pull``."""
+    cache, progress = cache or Cache.default(), progress or Progress()
+    if found := cache.find(entry.name, checksums=checksums):
+        return found
+    with cache.lock(entry.name), progress:
+        if found := cache.find(entry.name, checksums=checksums):
+            return found
+        cache.require_room(3 * entry.size_bytes - cache.used_by_download(entry.name), entry.name)  # wheel, file, copy
+        with cache.downloading(entry.name) as folder:
+            files = [fetch(file, folder, progress) for file in entry.files]
+        with cache.building(entry.name) as folder:
+            for file in files:
+                shutil.copyfile(file, folder / file.name)
+    return cache.folder(entry.name)
 
 
 def gguf_name(file: Path) -> str:

@@ -18,7 +18,7 @@ import io
 import json
 import os
 from collections.abc import Iterator, Mapping, Set
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -51,7 +51,8 @@ class CandidateResult:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProblemResult:
     """What came of one problem. With an ``error`` the run failed, which counts as wrong; with ``failed_samples`` it
-    came to its answer without them. Either is tried again in the next sitting."""
+    came to its answer without them. Either is tried again in the next sitting. ``marks`` are the task's for the
+    answer."""
 
     id: str
     answer: str | None
@@ -63,6 +64,7 @@ class ProblemResult:
     candidates: tuple[CandidateResult, ...] = ()
     failed_samples: int = 0
     error: str | None = None
+    marks: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def settled(self) -> bool:
@@ -74,7 +76,8 @@ class ProblemResult:
 
     @classmethod
     def from_dict(cls, line: Mapping[str, Any]) -> Self:
-        values = {name: line[name] for name in cls.__slots__}
+        values = {name: line[name] for name in cls.__slots__ if name != "marks"}
+        values["marks"] = line.get("marks", {})  # what was written before there were any goes on
         return cls(**{**values, "candidates": tuple(CandidateResult(**c) for c in line["candidates"])})
 
 

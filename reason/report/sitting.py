@@ -186,6 +186,7 @@ class Sitting:
             if answer not in right:
                 right[answer] = await asyncio.to_thread(self._task.grade, example, answer)
         classes = await asyncio.to_thread(_classes, example, solution)
+        marks = await asyncio.to_thread(self._task.mark, example, solution.answer)
         return ProblemResult(
             id=example.problem.id,
             answer=solution.answer,
@@ -206,6 +207,7 @@ class Sitting:
                 )
                 for candidate, answer_class in zip(solution.candidates, classes, strict=True)
             ),
+            marks=marks,
         )
 
     # -- records ---------------------------------------------------------------------------------------------------

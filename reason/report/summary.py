@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from reason.report.results import ProblemResult
-from reason.report.statistics import CurvePoint, Interval, curve, maj_at_k, mean_with_interval, pass_at_k
+from reason.report.statistics import CurvePoint, Estimate, Interval, curve, maj_at_k, mean_with_interval, pass_at_k
 from reason.types import Usage
 
 __all__ = ["Summary", "summarize"]
@@ -24,6 +24,7 @@ class Summary:
     Args:
         done: problems with a result, failed ones among them; ``total`` is how many there are.
         accuracy: the share of those done whose answer is right; None if none is done.
+        marks: the means of the task's other marks, by name; failed problems have 0.
         unanswered: problems whose search gave no answer.
         failed: ids of problems whose run failed.
         curves: "majority", "pass" and, where candidates have weights, "weighted", over the number of candidates.
@@ -42,6 +43,7 @@ class Summary:
     accuracy: float | None
     standard_error: float | None
     interval: Interval | None
+    marks: Mapping[str, Estimate]
     correct: int
     unanswered: int
     failed: tuple[str, ...]
@@ -62,6 +64,8 @@ class Summary:
         """The object of summary.json, and of ``reason eval --json``."""
         values = asdict(self)
         interval = None if self.interval is None else self.interval._asdict()
+        for name, estimate in self.marks.items():
+            values["marks"][name]["interval"] = estimate.interval._asdict()
         return {**values, "complete": self.complete, "interval": interval}
 
 
@@ -93,6 +97,7 @@ def summarize(
         accuracy=accuracy.mean if accuracy else None,
         standard_error=accuracy.standard_error if accuracy else None,
         interval=accuracy.interval if accuracy else None,
+        marks=_marks(results),
         correct=int(sum(correct)),
         unanswered=sum(result.answer is None and result.error is None for result in results),
         failed=tuple(result.id for result in results if result.error is not None),
@@ -105,6 +110,11 @@ def summarize(
         notes=_notes(results, total, config, sittings),
         config=config,
     )
+
+
+def _marks(results: Sequence[ProblemResult]) -> dict[str, Estimate]:
+    names = dict.fromkeys(name for result in results for name in result.marks)
+    return {name: mean_with_interval([result.marks.get(name, 0.0) for result in results]) for name in names}
 
 
 def _curves(results: Sequence[ProblemResult]) -> dict[str, list[CurvePoint]]:

@@ -97,7 +97,8 @@ def sweep_dict(entries: Sequence[Entry]) -> dict[str, Any]:
 
 
 def write_report(entries: Sequence[Entry], out: Path, *, seed: int = 0) -> list[Path]:
-    """Writes comparison.json, comparison.md and, where matplotlib is installed, comparison.png; returns what it wrote.
+    """Writes comparison.json, comparison.md, calibration.json (what ``auto`` chooses from) and, where matplotlib is
+    installed, comparison.png; returns what it wrote.
 
     Raises:
         ReasonError: they cannot be written.
@@ -106,16 +107,33 @@ def write_report(entries: Sequence[Entry], out: Path, *, seed: int = 0) -> list[
     heading = f"# {entries[0].summary.task}: {len(entries)} settings compared\n"
     drawn = f"![accuracy against cost]({plot.name})\n" if can_plot() else ""
     text = "\n".join([heading, *(table.markdown() for table in sweep_tables(entries, seed=seed)), drawn])
-    written = [out / "comparison.json", out / "comparison.md"]
+    written = [out / "comparison.json", out / "comparison.md", out / "calibration.json"]
     try:
         written[0].write_text(json.dumps(sweep_dict(entries), indent=1) + "\n", encoding="utf-8")
         written[1].write_text(text, encoding="utf-8")
+        written[2].write_text(json.dumps(_calibration(entries), indent=1) + "\n", encoding="utf-8")
         if can_plot():
             write_plot(entries, plot)
             written.append(plot)
     except OSError as error:
         raise ReasonError(f"cannot write to {out}: {error.strerror or error}; use another --out") from error
     return written
+
+
+def _calibration(entries: Sequence[Entry]) -> dict[str, Any]:
+    """See ``reason.search.calibration``."""
+    rows = [
+        {
+            "strategy": entry.setting.strategy,
+            "fields": dict(entry.setting.fields),
+            "policy_tokens": round(entry.summary.means["policy_tokens"]),
+            "accuracy": round(entry.summary.accuracy, 4),
+            "problems": entry.summary.done,
+        }
+        for entry in entries
+        if entry.summary.accuracy is not None and entry.setting.strategy != "auto"
+    ]
+    return {"task": entries[0].summary.task, "model": entries[0].summary.model, "rows": rows}
 
 
 def can_plot() -> bool:

@@ -14,7 +14,7 @@ import asyncio
 import hashlib
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path as FilePath
 from typing import Any, TypeVar, cast
 
@@ -31,12 +31,14 @@ from reason.tasks.prompts import math_messages
 from reason.types import (
     Budget,
     Candidate,
+    Completion,
     Embedder,
     Engine,
     Problem,
     Sampling,
     Solution,
     StoppedBy,
+    TextCodec,
     Verifier,
 )
 
@@ -82,7 +84,7 @@ class Run:
             raise UsageError(f"max_in_flight must be at least 1, got {max_in_flight}")
         self.engine = engine
         run_seed = int.from_bytes(hashlib.blake2b(f"{seed}:{problem.id}".encode(), digest_size=7).digest())
-        self.tree = Tree(problem, seed=run_seed)
+        self.tree = Tree(problem, seed=run_seed, thinking=engine.codec.thinking)
         self.owner = owner
         self.strategy = strategy
         self._strategy_name = strategy_name
@@ -131,7 +133,9 @@ class Run:
         prompt = self._prompt()
         if not prompt:
             raise UsageError("the problem is empty")
-        self.tree.add(Node(id=ROOT, parent=None, context=prompt, prompt_tokens=len(prompt), finish_reason="step"))
+        root = Node(id=ROOT, parent=None, context=prompt, prompt_tokens=len(prompt), finish_reason="step")
+        root.thinking = is_thinking(self.engine.codec, prompt)
+        self.tree.add(root)
         try:
             self._effects.begin(self._journal_file, self._header(prompt))
             try:
@@ -240,6 +244,7 @@ class Run:
             prompt_tokens=len(base) + len(given) if begins else parent.prompt_tokens,
             begins=begins,
             aside=expand.aside,
+            open_ended=expand.open_ended,
         )
         self.tree.add(node)
         self._admission.start(node, tokens, len(given))
@@ -275,7 +280,9 @@ class Run:
             self._on_change(self)
 
     async def _fill(self, node: Node, expand: Expand, result: Generated) -> None:
-        completion = result.completion
+        completion, delimiter = result.completion, self.tree.problem.step_delimiter
+        if expand.open_ended and not (expand.until == "step" and completion.stopped_on == delimiter):
+            completion = _open_ended(self.engine.codec, completion)
         parent = self.tree[expand.node]
         given = () if node.begins else node.context[len(parent.context) :]
         own = len(node.context) - (len(parent.context) if _goes_on(node, parent) else 0) + len(completion.token_ids)
@@ -284,11 +291,12 @@ class Run:
         node.path_tokens += result.num_generated
         node.logprobs = completion.logprobs
         node.error = None if completion.error is None else str(completion.error)
-        reason = _node_end(completion.finish_reason, completion.stopped_on, expand, self.tree.problem.step_delimiter)
+        reason = _node_end(completion.finish_reason, completion.stopped_on, expand, delimiter)
         before = () if node.begins else parent.context[parent.prompt_tokens :]
         shown = "" if node.begins else self.tree.text(parent.id)
         node.text = step_text(self.engine.codec, before, shown, given, completion, open_end=reason == "step")
         self._admission.settle(node, result.num_generated, result.num_calls, own)
+        node.thinking = is_thinking(self.engine.codec, node.context)
         node.finish_reason = reason
         if node.finished and not node.aside:
             await self._read_answer(node)
@@ -439,9 +447,27 @@ def _goes_on(node: Node, parent: Node) -> bool:
     return node.context[: len(parent.context)] == parent.context
 
 
+def _open_ended(codec: TextCodec, completion: Completion) -> Completion:
+    """A completion without the tokens that ended it: the end of its turn, or a stop string."""
+    tokens, ended = completion.token_ids, completion.stopped_on
+    kept = len(tokens)
+    if isinstance(ended, int):
+        kept -= tokens[-1:] == (ended,)
+    elif ended is not None:
+        while kept and not completion.text.startswith(codec.decode(tokens[:kept])):
+            kept -= 1
+    if kept == len(tokens):
+        return completion
+    return replace(
+        completion, token_ids=tokens[:kept], text=codec.decode(tokens[:kept]), logprobs=completion.logprobs[:kept]
+    )
+
+
 def _node_end(reason: str, stopped_on: str | int | None, expand: Expand, delimiter: str) -> NodeEnd:
     """What a completion's end means for a node: one that ran into its step's end may be extended."""
     if reason == "stop" and expand.until == "step" and stopped_on == delimiter:
+        return "step"
+    if reason == "stop" and expand.open_ended and isinstance(stopped_on, str):
         return "step"
     if reason == "length" and expand.until != "end":
         return "step"

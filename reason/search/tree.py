@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
-from reason.types import Answer, FinishReason, Message, Path, Problem, Sampling, TokenLogprobs
+from reason.types import Answer, FinishReason, Message, Path, Problem, Sampling, Thinking, TokenLogprobs
 
 __all__ = ["ROOT", "Action", "Cancel", "Expand", "Measure", "Node", "NodeEnd", "Room", "Strategy", "Tree"]
 
@@ -40,6 +40,8 @@ class Node:
     prompt_tokens: int = 0  # of the context, before that text begins
     begins: bool = False  # that text begins here, instead of going on from the parent's
     aside: bool = False
+    open_ended: bool = False  # asked for so; see ``Expand``
+    thinking: bool = False  # its text ends in the middle of the model's thinking
     finish_reason: NodeEnd | None = None  # None: pending
     logprobs: tuple[TokenLogprobs, ...] = ()
     answer: str | None = None
@@ -69,13 +71,17 @@ class Tree:
 
     Args:
         seed: of the run and the problem; what strategies toss their coins with.
+        thinking: how the model marks its thinking; None if it does not.
     """
 
-    __slots__ = ("_changed", "_children", "measuring", "nodes", "problem", "seed")
+    __slots__ = ("_changed", "_children", "measuring", "nodes", "problem", "seed", "thinking")
 
-    def __init__(self, problem: Problem, nodes: Sequence[Node] = (), *, seed: int = 0) -> None:
+    def __init__(
+        self, problem: Problem, nodes: Sequence[Node] = (), *, seed: int = 0, thinking: Thinking | None = None
+    ) -> None:
         self.problem = problem
         self.seed = seed
+        self.thinking = thinking
         self.nodes: list[Node] = []
         self.measuring: set[tuple[int, str]] = set()  # (node, verifier) under way
         self._children: list[list[int]] = []
@@ -107,11 +113,13 @@ class Tree:
         return (node for node in self.nodes[1:] if not self._children[node.id])
 
     def finished(self) -> list[Node]:
-        """Whole solutions that nothing goes on from, in tree order."""
+        """Whole solutions that nothing goes on from, or that were open-ended, in tree order."""
         return [
             node
             for node in self.nodes[1:]
-            if node.finished and not node.aside and all(child.begins or child.aside for child in self.children(node.id))
+            if node.finished
+            and not node.aside
+            and (node.open_ended or all(child.begins or child.aside for child in self.children(node.id)))
         ]
 
     def path(self, node: int) -> list[Node]:
@@ -164,6 +172,9 @@ class Expand:
         keep: say the messages after the node's context, in a new turn, so that its KV is of use. Else they replace it.
         stop: strings that end the sample for good.
         aside: what is written is neither a solution nor a part of one: no answer is read from it, it is no candidate.
+        open_ended: its text may be gone on with: what ends it (a stop string, the end of its turn) is left out of its
+            context, a stop string ends it as a step, and a solution that ended by itself stays one when it is gone on
+            with.
     """
 
     node: int
@@ -175,6 +186,7 @@ class Expand:
     sampling: Sampling = field(default_factory=Sampling)
     stop: tuple[str, ...] = ()
     aside: bool = False
+    open_ended: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from string import ascii_uppercase
 from typing import Any, NamedTuple, TypeAlias
 
@@ -16,7 +16,7 @@ from reason.tasks.equivalence import equivalent
 from reason.tasks.normal_form import normal_form, number
 from reason.tasks.prompts import CHOICE as CHOICE_PROMPT
 from reason.tasks.prompts import MATH, Prompt
-from reason.tasks.task import Check, Example, by_equivalence
+from reason.tasks.task import Check, Example, Mark, by_equivalence
 from reason.types import Extract
 
 __all__ = ["ANSWER_LIST", "CHOICE", "LATEX", "NUMBER", "AnswerKind", "BadRow", "Fields", "Question", "Row", "value_of"]
@@ -42,6 +42,8 @@ class Question(NamedTuple):
     reference: str
     extract: Extract | None = None
     equivalent: Callable[[str, str], bool] | None = None
+    question: str | None = None  # the bare one, where ``text`` has more
+    passages: tuple[str, ...] = ()
 
 
 def _every(row: Row) -> bool:
@@ -58,6 +60,7 @@ class AnswerKind:
         read: makes the question of a row; raises ``BadRow``.
         check: decides whether an answer is right.
         keep: whether a row is a problem of the task at all.
+        marks: see ``Task``.
     """
 
     name: str
@@ -65,6 +68,7 @@ class AnswerKind:
     read: Callable[[Row, Fields], Question]
     check: Check = by_equivalence
     keep: Callable[[Row], bool] = _every
+    marks: Mapping[str, Mark] = field(default_factory=dict)
 
 
 def value_of(row: Row, names: Sequence[str]) -> Any:

@@ -167,6 +167,7 @@ def _task(
         answer_format=kind.name,
         licence="not known",
         check=kind.check,
+        marks=kind.marks,
     )
 
 
@@ -180,6 +181,8 @@ def _example(sourced: Sourced, problem_id: str, kind: AnswerKind, fields: Fields
         id=problem_id,
         extract=question.extract,
         equivalent=question.equivalent,
+        question=question.question,
+        passages=question.passages,
     )
     return Example(problem=problem, reference=question.reference, row=sourced.row)
 

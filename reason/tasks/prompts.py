@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from reason.types import Message
 
-__all__ = ["BOXED_INSTRUCTION", "CHOICE", "GAME24", "MATH", "Prompt", "Worked", "math_messages"]
+__all__ = ["BOXED_INSTRUCTION", "CHOICE", "GAME24", "MATH", "QA", "Prompt", "Worked", "math_messages"]
 
 BOXED_INSTRUCTION = "Please reason step by step, and put your final answer within \\boxed{}."
 """The wording that the model cards of Qwen2.5-Math and DeepSeek-R1 ask for."""
@@ -143,3 +143,35 @@ GAME24 = Prompt(
     ),
 )
 """For the game of 24; the problem's text is the numbers."""
+
+QA = Prompt(
+    template="{problem}\nPlease reason step by step, and put the answer, in few words, within \\boxed{}.",
+    worked=(
+        Worked(
+            "[1] Oda Lind: Oda Lind is a Norwegian potter who was born in Tromsø.\n\n"
+            "[2] Tromsø: Tromsø is a city in Northern Norway, with a cable car up Storsteinen.\n\n"
+            "Question: Which mountain does a cable car go up in the town where Oda Lind was born?",
+            "Oda Lind was born in Tromsø [1].\n\nTromsø has a cable car up Storsteinen [2].\n\n\\boxed{Storsteinen}",
+        ),
+        Worked(
+            "[1] The Glass Orchard: The Glass Orchard is a film of 1974, directed by Ivo Maran.\n\n"
+            "[2] Salt Road: Salt Road is a film of 1969 by the director Lena Orlow.\n\n"
+            "Question: Which film came out first, The Glass Orchard or Salt Road?",
+            "The Glass Orchard is of 1974 [1].\n\nSalt Road is of 1969 [2], which is earlier.\n\n\\boxed{Salt Road}",
+        ),
+        Worked(
+            "[1] Ivo Maran: Ivo Maran (3 May 1931 - 1998) was the son of the composer Petar Maran.\n\n"
+            "[2] The Glass Orchard: The Glass Orchard is a film of 1974, directed by Ivo Maran.\n\n"
+            "Question: Who is the father of the director of The Glass Orchard?",
+            "Ivo Maran directed The Glass Orchard [2].\n\nHis father was Petar Maran [1].\n\n\\boxed{Petar Maran}",
+        ),
+        Worked(
+            "[1] Brenn: Brenn is a village on the river Ola, in the district of Hest.\n\n"
+            "[2] Hest: Hest is a district in the north. Its seat is Vigne.\n\n"
+            "[3] Mill of Brenn: The mill of Brenn was built in 1802.\n\n"
+            "Question: Are Brenn and Vigne in the same district?",
+            "Brenn is in the district of Hest [1].\n\nVigne is its seat [2], so it is there too.\n\n\\boxed{yes}",
+        ),
+    ),
+)
+"""For a question after the passages in which its answer may be found."""

@@ -7,6 +7,7 @@ from typing import TypedDict
 
 from reason.tasks.answer_kinds import ANSWER_LIST, CHOICE, LATEX, NUMBER, AnswerKind, Fields
 from reason.tasks.game24 import GAME24
+from reason.tasks.qa import QA
 
 __all__ = ["TASKS", "TaskEntry", "TaskSummary", "describe_tasks"]
 
@@ -131,6 +132,24 @@ TASKS: dict[str, TaskEntry] = {
         fields=Fields(question=("numbers",)),
         rows=1362,
         licence="MIT; Apache-2.0 on the hub",
+    ),
+    "musique": TaskEntry(
+        summary="questions of 2 to 4 hops over 20 passages (Trivedi et al. 2022), answerable part",
+        kind=QA,
+        file="qa/musique_200",
+        hub="dgslibisey/MuSiQue",
+        split="validation",
+        rows=2417,
+        licence="CC-BY-4.0",
+    ),
+    "2wikimultihop": TaskEntry(
+        summary="comparisons and questions of 2 to 4 hops over 10 passages (Ho et al. 2020)",
+        kind=QA,
+        file="qa/2wikimultihop_164",
+        hub="framolfese/2WikiMultihopQA",
+        split="validation",
+        rows=12576,
+        licence="Apache-2.0",
     ),
 }
 

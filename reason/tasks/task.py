@@ -10,7 +10,7 @@ from reason.tasks.equivalence import equivalent
 from reason.tasks.prompts import Prompt
 from reason.types import Problem
 
-__all__ = ["Check", "Example", "Task", "by_equivalence"]
+__all__ = ["Check", "Example", "Mark", "Task", "by_equivalence"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +30,9 @@ class Example:
 
 Check = Callable[[Example, str], bool]
 """Whether an answer is right. Blocks."""
+
+Mark = Callable[[Example, str], float]
+"""How good an answer is, from 0 to 1. Blocks."""
 
 
 def by_equivalence(example: Example, answer: str) -> bool:
@@ -54,6 +57,7 @@ class Task:
         answer_format: what answers look like.
         licence: the data's.
         check: what decides whether an answer is right.
+        marks: what else reports give for answers, by name.
     """
 
     name: str
@@ -67,6 +71,7 @@ class Task:
     answer_format: str
     licence: str
     check: Check = field(default=by_equivalence, repr=False)
+    marks: Mapping[str, Mark] = field(default_factory=dict, repr=False)
 
     def __len__(self) -> int:
         return len(self.examples)
@@ -78,6 +83,10 @@ class Task:
             ReasonError: math-verify is needed and cannot be started.
         """
         return answer is not None and self.check(example, answer)
+
+    def mark(self, example: Example, answer: str | None) -> dict[str, float]:
+        """Each of ``marks`` for ``answer``; 0 for None. Blocks like ``grade``."""
+        return {name: 0.0 if answer is None else mark(example, answer) for name, mark in self.marks.items()}
 
     def describe(self) -> dict[str, Any]:
         """What a report needs to say about the data, as JSON-able values. Equal for equal arguments and data."""

@@ -17,6 +17,8 @@ from reason.verifiers.entropy import Entropy
 from reason.verifiers.judge import Judge
 from reason.verifiers.logprob import LogProb
 from reason.verifiers.self_certainty import SelfCertainty
+from reason.verifiers.span_logprob import SpanLogProb
+from reason.verifiers.value_prompt import ValuePrompt
 
 __all__ = [
     "AGGREGATIONS",
@@ -38,6 +40,8 @@ VERIFIERS: dict[str, type[Any]] = {
     "judge": Judge,
     "logprob": LogProb,
     "self-certainty": SelfCertainty,
+    "span-logprob": SpanLogProb,
+    "value-prompt": ValuePrompt,
 }
 
 DEFAULT_VERIFIER = "self-certainty"

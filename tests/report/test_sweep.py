@@ -15,6 +15,7 @@ from reason.report.evaluate import Evaluation
 from reason.report.summary import Summary
 from reason.report.sweep import Setting, Sweep, make_settings, parse_strategies, parse_sweep
 from reason.report.sweep_report import sweep_dict, sweep_tables, write_report
+from reason.search.calibration import read_calibration
 from tests.report.conftest import CountingEngine, make_task, mostly_right
 
 
@@ -176,12 +177,20 @@ def test_the_report_is_written_whole(engine: ForgetfulEngine, tmp_path: Path) ->
     pytest.importorskip("matplotlib", reason="the plot extra is not installed")
     sweep = run_sweep(engine, tmp_path)
     written = write_report(sweep.entries, tmp_path)
-    assert [file.name for file in written] == ["comparison.json", "comparison.md", "comparison.png"]
+    assert [file.name for file in written] == ["comparison.json", "comparison.md", "calibration.json", "comparison.png"]
     figures = json.loads(written[0].read_text())
     assert figures == json.loads(json.dumps(sweep_dict(sweep.entries)))
     assert [each["summary"]["done"] for each in figures["settings"]] == [7, 7]
     assert "comparison.png" in written[1].read_text()
-    assert written[2].read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+    rows = read_calibration(str(written[2]))
+    assert [(row.strategy, dict(row.fields)) for row in rows] == [
+        ("best-of-n", {"num_samples": 2}),
+        ("best-of-n", {"num_samples": 4}),
+    ]
+    assert [row.accuracy for row in rows] == pytest.approx(
+        [entry.summary.accuracy for entry in sweep.entries], abs=1e-4
+    )
+    assert written[-1].read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
 
 
 def test_without_matplotlib_there_is_no_plot(
@@ -189,5 +198,5 @@ def test_without_matplotlib_there_is_no_plot(
 ) -> None:
     monkeypatch.setattr("reason.report.sweep_report.can_plot", lambda: False)
     sweep = run_sweep(engine, tmp_path)
-    assert [file.suffix for file in write_report(sweep.entries, tmp_path)] == [".json", ".md"]
+    assert [file.suffix for file in write_report(sweep.entries, tmp_path)] == [".json", ".md", ".json"]
     assert "png" not in (tmp_path / "comparison.md").read_text()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import math
 import random
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
@@ -19,9 +20,24 @@ from reason.search.driver import Run
 from reason.search.journal import read_journal
 from reason.search.strategies import STRATEGIES, make_strategy
 from reason.search.tree import Cancel, Expand, Measure, Room, Strategy, Tree
-from reason.types import Answer, Budget, Completion, Engine, FinishReason, Problem, Request, Solution, Trajectory, Usage
+from reason.types import (
+    Answer,
+    Budget,
+    Completion,
+    Embedder,
+    Engine,
+    FinishReason,
+    Problem,
+    Request,
+    Solution,
+    Trajectory,
+    Usage,
+    Verifier,
+)
+from reason.verifiers import EMBEDDERS
 
 SETTINGS: dict[str, list[dict[str, Any]]] = {
+    "auto": [{"budget_tokens": 1500}],
     "best-of-n": [
         {"num_samples": 6},
         {"num_samples": 5, "select": "weighted"},
@@ -29,9 +45,66 @@ SETTINGS: dict[str, list[dict[str, Any]]] = {
     ],
     "beam": [{"width": 8, "beam_width": 2}, {"width": 4, "beam_width": 4, "max_steps": 3, "select": "best"}],
     "dvts": [{"width": 8, "beam_width": 4}, {"width": 6, "beam_width": 2, "max_steps": 3, "select": "majority"}],
+    "rebase": [
+        {"width": 8, "max_step_tokens": 20},
+        {"width": 5, "max_step_tokens": 20, "rounding": "round", "max_steps": 3, "select": "best", "scale": "even"},
+    ],
+    "ets": [
+        {"width": 8, "max_step_tokens": 20, "distance": 0.3},
+        {"width": 6, "max_step_tokens": 20, "distance": 0.6, "node_cost": "uniform", "kv_weight": 2.5},
+        {"width": 6, "max_step_tokens": 20, "diversity_weight": 0.0, "kv_weight": 1.5, "rounding": "round"},
+    ],
     "adaptive-consistency": [{"num_samples": 12}, {"num_samples": 12, "select": "weighted", "in_flight": 3}],
-    "esc": [{"num_samples": 12, "window": 3}, {"inner": "dvts", "width": 8, "beam_width": 2}],
+    "esc": [
+        {"num_samples": 12, "window": 3},
+        {"inner": "dvts", "width": 8, "beam_width": 2},
+        {"inner": "merge", "width": 8, "beam_width": 2, "max_step_tokens": 20, "distance": 0.3, "window": 3},
+    ],
     "deepconf": [{"num_samples": 8, "warmup": 3, "chunk": 10, "keep": 0.5}],
+    "best-first": [
+        {"num_children": 3, "iterations": 4, "max_step_tokens": 20},
+        {"num_children": 2, "iterations": 6, "max_step_tokens": 20, "parallel": 3, "aggregation": "min"},
+        {"num_children": 4, "iterations": 1, "max_step_tokens": 20, "select": "majority"},
+    ],
+    "merge": [
+        {"width": 8, "beam_width": 2, "max_step_tokens": 20, "distance": 0.3},
+        {"inner": "best-first", "num_children": 5, "iterations": 4, "max_step_tokens": 20, "distance": 0.3},
+        {"inner": "dvts", "width": 8, "beam_width": 4, "max_step_tokens": 20, "distance": 0.6},
+        {"inner": "mcts", "iterations": 8, "num_children": 3, "max_step_tokens": 20, "distance": 0.3},
+        {"inner": "esc", "num_samples": 8, "window": 3},
+    ],
+    "astar": [
+        {"weight": 1.5},
+        {"num_children": 3, "parallel": 3, "cost": "sum", "select": "majority", "num_solutions": 5},
+        {"num_children": 2, "weight": 0.0, "parallel": 1, "max_expansions": 3},
+    ],
+    "budget-forcing": [
+        {"num_waits": 2},
+        {"num_waits": 3, "select": "majority", "wait": "Hmm"},
+        {"num_waits": 9, "min_tokens": 60, "max_thinking_tokens": 40},
+    ],
+    "particle": [
+        {"num_particles": 6},
+        {"num_particles": 5, "resampling": "systematic", "resample_when": "ess", "select": "weighted", "max_steps": 4},
+        {"num_particles": 4, "resampling": "residual", "resample_inactive": False, "select": "majority"},
+        {"num_particles": 4, "num_iterations": 3, "weighting": "standardised", "resample_when": "ess"},
+    ],
+    "tot": [
+        {"steps": 3, "keep": 2, "num_proposals": 3, "num_values": 2},
+        {"search": "dfs", "steps": 3, "keep": 2, "generate": "sample", "num_proposals": 2, "threshold": 0},
+        {"steps": 3, "keep": 2, "generate": "sample", "num_proposals": 3, "verifier": "self-certainty"},
+    ],
+    "ats": [{"num_samples": 4}, {"search": "dfs", "num_samples": 3, "few_shot": 0, "select": "weighted"}],
+    "mcts": [
+        {"iterations": 8},
+        {"iterations": 12, "simulate": "none", "widening": 0.5, "rule": "puct", "backup": "max", "discount": 0.9},
+        {"iterations": 3, "simulate": "none", "num_children": 1, "scale": "min-max", "in_flight": 1},
+    ],
+    "rest-mcts": [{"iterations": 8}, {"iterations": 6, "num_rollouts": 2, "in_flight": 2}],
+    "rstar-math": [{"iterations": 4, "num_children": 3}, {"iterations": 3, "num_children": 2, "in_flight": 1}],
+    "mctsr": [{"iterations": 4}, {"iterations": 5, "in_flight": 1, "num_scores": 1, "dummy": True, "select": "best"}],
+    "ab-mcts": [{"num_samples": 8}, {"num_samples": 7, "posterior": "beta", "in_flight": 3, "select": "best"}],
+    "probtree": [{}, {"max_lists": 0, "temperature": 1.0}],
 }
 CASES = [pytest.param(name, fields, id=f"{name}-{i}") for name in STRATEGIES for i, fields in enumerate(SETTINGS[name])]
 LIMITED = {"max_tokens": 120}
@@ -53,6 +126,18 @@ class HashVerifier:
     async def score(self, trajectories: Sequence[Trajectory], engine: Engine, owner: str) -> list[float]:
         await asyncio.sleep(0)
         return [_hash(trajectory.text) for trajectory in trajectories]
+
+
+@dataclass(frozen=True)
+class HashEmbedder:
+    """Embeds a step as a direction in a quarter of the plane, by a hash of its text."""
+
+    name: str = "hidden"
+
+    async def embed(self, trajectories: Sequence[Trajectory], engine: Engine, owner: str) -> Sequence[Sequence[float]]:
+        await asyncio.sleep(0)
+        angles = [_hash(trajectory.steps[-1].text) * math.pi / 2 for trajectory in trajectories]
+        return [(math.cos(angle), math.sin(angle)) for angle in angles]
 
 
 class PathEngine(ScriptedEngine):
@@ -119,7 +204,9 @@ PROBLEM = Problem(content="What?", equivalent=same_text)
 def start(engine: Engine, strategy: Strategy, **options: Any) -> Run:
     settings: dict[str, Any] = {"strategy_name": "test", "budget": Budget(), "seed": 3, "owner": "run", **options}
     problem = settings.pop("problem", PROBLEM)
-    verifiers = {name: HashVerifier(name=name) for name in strategy.measures}
+    verifiers: dict[str, Verifier | Embedder] = {
+        name: HashEmbedder(name=name) if name in EMBEDDERS else HashVerifier(name=name) for name in strategy.measures
+    }
     return Run(engine, problem, strategy, verifiers=verifiers, **settings)
 
 
@@ -231,7 +318,7 @@ def test_it_is_interrupted_at_any_moment(name: str, fields: dict[str, Any]) -> N
         solution, run = solve(PathEngine(jitter=moment), strategy, on_change=watch)
         assert solution.stopped_by == ("interrupt" if seen >= moment and solution.stopped_by != "done" else "done")
         assert solution.usage.calls <= len(run.tree) - 1
-        assert run.tree.finished() == [node for node in run.tree.nodes[1:] if node.finished]
+        assert run.tree.finished() == [node for node in run.tree.nodes[1:] if node.finished and not node.aside]
 
 
 @pytest.mark.parametrize(("name", "fields"), CASES)

@@ -126,8 +126,9 @@ def test_strategies_are_shown_no_reference_answer(solve: Solve) -> None:
     def names(kind: type[Any]) -> set[str]:
         return {f.name for f in dataclasses.fields(kind)}
 
-    assert names(Problem) == {"content", "id", "extract", "equivalent", "step_delimiter", "closing"}
-    assert set(Tree.__slots__) == {"problem", "seed", "nodes", "measuring", "_children", "_changed"}
+    told = {"content", "question", "passages"}
+    assert names(Problem) == told | {"id", "extract", "equivalent", "step_delimiter", "closing"}
+    assert set(Tree.__slots__) == {"problem", "seed", "thinking", "nodes", "measuring", "_children", "_changed"}
     assert names(Node) == {
         *(
             "id",
@@ -140,6 +141,8 @@ def test_strategies_are_shown_no_reference_answer(solve: Solve) -> None:
             "prompt_tokens",
             "begins",
             "aside",
+            "open_ended",
+            "thinking",
             "scores",
             "embeddings",
             "notes",

@@ -47,6 +47,19 @@ GRADED: dict[str, list[tuple[list[str], list[str]]]] = {
         ([r"\boxed{(5 * (10 - 4)) - 6}", "Answer: 4*5 + (10-6) = 24"], [r"\boxed{10 + 6 + 4 + 5}"]),
         ([r"\boxed{12 / (3 - 5/2)}", r"\boxed{\dfrac{12}{3-\frac{5}{2}}}"], [r"\boxed{12 * 2}"]),
     ],
+    "musique": [
+        ([r"\boxed{Gmina Ryki}", "So the answer is: Ryki.", "Ryki"], [r"\boxed{Gmina}", "I do not know"]),
+        (
+            [r"\boxed{\text{the Caspian Sea}}", "Answer: in the north-east of the country south of the Caspian Sea"],
+            ["The answer is the Caspian."],
+        ),
+        ([r"\boxed{Caspian Sea}"], [r"\boxed{Golestan}", "So the answer is: Unknown."]),
+    ],
+    "2wikimultihop": [
+        ([r"\boxed{Yes}", "So the answer is: yes."], [r"\boxed{no}", "The answer is Australia."]),
+        (["The answer is **Fomboni**."], [r"\boxed{Moroni}", ""]),
+        ([r"\boxed{Mart van Duren}"], [r"\boxed{Madeleine Simms}"]),
+    ],
 }
 
 
@@ -87,7 +100,8 @@ def test_no_reference_can_be_reached_from_a_problem(
     for example in load_task(name, data=folder).examples:
         found = reachable(example.problem)
         assert example.problem.id in found  # the walk does walk
-        hidden = {id(example), id(example.row), *(id(value) for value in example.row.values() if len(str(value)) > 20)}
+        long = [value for name, value in example.row.items() if name != "id" and len(str(value)) > 20]
+        hidden = {id(example), id(example.row), *map(id, long)}
         assert not hidden & {id(thing) for thing in found}
         solution = str(example.row.get("solution") or "no solution")
         assert not any(isinstance(thing, str) and solution in thing for thing in found)

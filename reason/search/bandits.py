@@ -1,0 +1,129 @@
+"""What tree searches choose by, as pure functions of a node's statistics: upper confidence bounds and posteriors.
+
+    uct    Q + c sqrt(ln N_parent / N)          (Kocsis and Szepesvári, https://doi.org/10.1007/11871842_29)
+    puct   Q + c P sqrt(N_parent) / (1 + N)     (Silver et al., https://doi.org/10.1038/nature24270)
+
+    Gaussian   mu | s^2 ~ N(m, s^2 / kappa),  s^2 ~ scaled inverse chi^2(nu, tau^2)
+    Beta       mu ~ Beta(a, b)
+
+Both bounds suppose values in [0, 1]. The posteriors are those of AB-MCTS (Inoue et al.,
+https://arxiv.org/abs/2503.04412), with its priors.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Iterable, Sequence
+from typing import Literal, NamedTuple, TypeAlias
+
+__all__ = ["Beta", "Gaussian", "How", "Moments", "Scale", "priors", "puct", "scale_of", "uct", "widened"]
+
+How: TypeAlias = Literal["auto", "none", "min-max"]
+
+
+class Scale(NamedTuple):
+    """Maps values into [0, 1]. ``relative``: by what the values are so far, so that 1 is the best of them."""
+
+    low: float = 0.0
+    high: float = 1.0
+    relative: bool = False
+
+    def __call__(self, value: float) -> float:
+        """Where ``value`` lies between ``low`` and ``high``; in the middle if they are equal."""
+        span = self.high - self.low
+        return (value - self.low) / span if span > 0 else 0.5
+
+
+def scale_of(values: Iterable[float], how: How = "auto") -> Scale:
+    """The scale of a tree's values: "none" takes them as they are, "min-max" spreads them over [0, 1] as MuZero does
+    (https://arxiv.org/abs/1911.08265), "auto" does so unless all of them lie there already."""
+    found = list(values)
+    if how == "none" or not found:
+        return Scale()
+    low, high = min(found), max(found)
+    return Scale() if how == "auto" and low >= 0 and high <= 1 else Scale(low, high, relative=True)
+
+
+def uct(value: float, visits: float, parent_visits: float, exploration: float) -> float:
+    """The bound of a node that was visited."""
+    return value + exploration * math.sqrt(math.log(max(1.0, parent_visits)) / visits)
+
+
+def puct(value: float, visits: float, parent_visits: float, prior: float, exploration: float) -> float:
+    """The bound of a node, visited or not."""
+    return value + exploration * prior * math.sqrt(parent_visits) / (1 + visits)
+
+
+def priors(values: Sequence[float]) -> list[float]:
+    """A prior over siblings from their values: the softmax."""
+    top = max(values, default=0.0)
+    weights = [math.exp(value - top) for value in values]
+    total = sum(weights)
+    return [weight / total for weight in weights]
+
+
+def widened(factor: float, exponent: float, visits: float) -> int:
+    """Progressive widening: how many children a node may have after so many visits, ceil(factor visits^exponent)
+    (Couëtoux et al., https://doi.org/10.1007/978-3-642-25566-3_33)."""
+    return math.ceil(factor * math.pow(max(1.0, visits), exponent) - 1e-9)
+
+
+class Moments(NamedTuple):
+    """Of some observations: how many, their mean, and the sum of squared distances from it."""
+
+    number: int = 0
+    mean: float = 0.0
+    squares: float = 0.0
+
+    def plus(self, value: float) -> Moments:
+        """With one observation more."""
+        number = self.number + 1
+        mean = self.mean + (value - self.mean) / number
+        return Moments(number, mean, self.squares + (value - self.mean) * (value - mean))
+
+    def on(self, scale: Scale) -> Moments:
+        """Of the same observations on a scale."""
+        span = scale.high - scale.low
+        return Moments(self.number, scale(self.mean), self.squares / span**2 if span > 0 else 0.0)
+
+
+class Gaussian(NamedTuple):
+    """Over the mean of normal observations of unknown variance; by default AB-MCTS's prior."""
+
+    m: float = 0.0
+    kappa: float = 1.0
+    nu: float = 1.0
+    tau_squared: float = 0.1
+
+    def after(self, seen: Moments) -> Gaussian:
+        """The posterior."""
+        kappa, nu = self.kappa + seen.number, self.nu + seen.number
+        away = seen.number * self.kappa / kappa * (seen.mean - self.m) ** 2
+        return Gaussian(
+            m=(self.kappa * self.m + seen.number * seen.mean) / kappa,
+            kappa=kappa,
+            nu=nu,
+            tau_squared=(self.nu * self.tau_squared + seen.squares + away) / nu,
+        )
+
+    def draw(self, coins: random.Random) -> float:
+        """A mean."""
+        variance = self.nu * self.tau_squared / 2 / max(coins.gammavariate(self.nu / 2, 1.0), 1e-300)
+        return coins.normalvariate(self.m, math.sqrt(variance / self.kappa))
+
+
+class Beta(NamedTuple):
+    """Over the mean of observations in [0, 1], each counted as so much of a success; by default Jeffreys' prior."""
+
+    a: float = 0.5
+    b: float = 0.5
+
+    def after(self, seen: Moments) -> Beta:
+        """The posterior."""
+        successes = min(max(seen.mean, 0.0), 1.0) * seen.number
+        return Beta(self.a + successes, self.b + seen.number - successes)
+
+    def draw(self, coins: random.Random) -> float:
+        """A mean."""
+        return coins.betavariate(self.a, self.b)

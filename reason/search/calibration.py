@@ -1,0 +1,64 @@
+"""What strategies came to at which cost: the table from which ``auto`` chooses.
+
+    {"task": …, "model": …, "rows": [{"strategy": …, "fields": {…}, "policy_tokens": …, "accuracy": …, "problems": …}]}
+
+``reason compare`` writes one beside its report. The one that comes with the package is of GSM8K and the default model.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from reason.errors import UsageError
+
+__all__ = ["CalibrationRow", "choose", "read_calibration"]
+
+_PATIENCE = 0.5  # standard errors that more tokens must gain
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CalibrationRow:
+    """A setting, the tokens that it generates for a problem on average, and the share of ``problems`` it gets right."""
+
+    strategy: str
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    policy_tokens: float
+    accuracy: float
+    problems: int
+
+
+@lru_cache(maxsize=16)
+def read_calibration(file: str = "") -> tuple[CalibrationRow, ...]:
+    """The rows of a table; of the package's own without a file.
+
+    Raises:
+        UsageError: there is no such table.
+    """
+    where: Any = Path(file).expanduser() if file else resources.files("reason.search") / "calibration.json"
+    try:
+        rows = tuple(CalibrationRow(**row) for row in json.loads(where.read_text(encoding="utf-8"))["rows"])
+    except OSError as error:
+        raise UsageError(f"cannot read the calibration table {where}: {error.strerror}") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"{where} is no calibration table as `reason compare` writes it: {error}") from None
+    if not rows:
+        raise UsageError(f"the calibration table {where} has no rows")
+    return rows
+
+
+def choose(rows: Sequence[CalibrationRow], budget_tokens: int) -> CalibrationRow:
+    """The row to use where a problem may cost so many generated tokens: the most accurate that fits, or a cheaper one
+    that is as good within noise; the cheapest of all if none fits."""
+    fitting = [row for row in rows if row.policy_tokens <= budget_tokens]
+    if not fitting:
+        return min(rows, key=lambda row: row.policy_tokens)
+    best = max(fitting, key=lambda row: (row.accuracy, -row.policy_tokens))
+    noise = _PATIENCE * (best.accuracy * (1.0 - best.accuracy) / max(1, best.problems)) ** 0.5
+    good = [row for row in fitting if row.accuracy >= best.accuracy - noise]
+    return min(good, key=lambda row: (row.policy_tokens, -row.accuracy))

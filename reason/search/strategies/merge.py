@@ -1,0 +1,132 @@
+"""FETCH's state merging around any strategy (Wang et al., https://arxiv.org/abs/2502.11183): open siblings that say the
+same are one state.
+
+    clusters = agglomerative(embeddings of the last steps, average linkage, cosine distance <= distance)
+
+Only siblings of one (hyper-)node are compared, once all samples asked for below it have ended. The best-scored member
+of a cluster stands for it, the others look to the inner strategy like samples that failed, and an expansion of it is
+shared out among them round-robin. That suits searches that rank states; to one that counts samples, as a particle
+filter does, merged ones are lost.
+
+We depart from the original in its embedder, which was trained for the purpose; in merging no finished solutions (they
+cost nothing more, and vote; theirs are merged where they are part of a beam); and in leaving invalid steps to the inner
+strategy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from reason.errors import UsageError
+from reason.search.merging import MergedTree, merge, spread, undecided
+from reason.search.strategies.beam import Beam
+from reason.search.tree import Action, Cancel, Expand, Measure, Node, Room, Strategy, Tree
+from reason.types import Answer
+from reason.verifiers import EMBEDDERS, VERIFIERS
+from reason.verifiers.embeddings import DEFAULT_EMBEDDER, same_distance
+
+__all__ = ["Merge"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Merge:
+    """Args:
+    inner: the strategy that searches. The first verifier that it measures with chooses representatives.
+    embedder: whose vectors say how alike two steps are.
+    distance: up to this mean cosine distance steps are one; 0 takes the embedder's own.
+    """
+
+    inner: Strategy = field(default_factory=Beam)
+    embedder: str = DEFAULT_EMBEDDER
+    distance: float = 0.0
+
+    def __post_init__(self) -> None:
+        if _kind(self.embedder) in VERIFIERS:
+            raise UsageError(f"{self.embedder} scores steps; embedders are {', '.join(EMBEDDERS)}")
+        if not 0 <= self.distance <= 2:
+            raise UsageError(f"distance must be in [0, 2], got {self.distance}")
+        if not self.distance and _kind(self.embedder) not in EMBEDDERS:
+            raise UsageError(f"the embedder {self.embedder!r} has no distance of its own; give one")
+
+    @property
+    def measures(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys((*self.inner.measures, self.embedder)))
+
+    @property
+    def verifier(self) -> str | None:
+        """Who chooses representatives."""
+        return next((name for name in self.inner.measures if _kind(name) not in EMBEDDERS), None)
+
+    def ask(self, tree: Tree, room: Room) -> Sequence[Action]:
+        over = room.expansions <= 0 and not any(node.pending for node in tree.nodes)
+        cancelled = set(range(len(tree)) if over else ())
+        while True:  # until it does not give up any sample that has ended unseen
+            view = MergedTree(tree, cancelled)
+            actions = self.inner.ask(view, room)
+            dropped = _dropped(actions) & view.hidden_nodes()
+            if not dropped:
+                break
+            cancelled |= dropped
+        translated = [each for action in actions for each in _translated(view, action)]
+        return [*self._measures(view, actions), *translated]
+
+    def tell(self, tree: Tree, done: Sequence[int]) -> None:
+        if all(undecided(tree[node]) and not _has(tree[node], self.embedder) for node in done):
+            return  # nothing that the strategy sees, or that could be merged
+        view = MergedTree(tree)
+        hidden = view.hidden_nodes()
+        if seen := [node for node in done if node not in hidden]:
+            self.inner.tell(view, seen)
+        shown = [node for siblings in view.hidden.values() for node in self._merge(tree, siblings)]
+        if shown:
+            self.inner.tell(MergedTree(tree), shown)
+
+    def answer(self, tree: Tree) -> Answer:
+        return self.inner.answer(MergedTree(tree, range(len(tree))))
+
+    def _measures(self, view: MergedTree, actions: Sequence[Action]) -> Iterator[Measure]:
+        """What has to be known of hidden siblings before they are merged, once the strategy wants no more of them."""
+        wanted = {action.node for action in actions if isinstance(action, Expand)}
+        names = [self.embedder] if self.verifier is None else [self.embedder, self.verifier]
+        for parent, siblings in view.hidden.items():
+            if parent in wanted or any(view.real[child.id].pending for child in view.children(parent)):
+                continue
+            for name in names:
+                due = [node.id for node in siblings if not _has(node, name) and (node.id, name) not in view.measuring]
+                if due:
+                    yield Measure(nodes=tuple(due), name=name)
+
+    def _merge(self, tree: Tree, siblings: Sequence[Node]) -> Sequence[int]:
+        """Decides about hidden siblings as soon as all that was to be known of them is; returns them."""
+        ready = [node.id for node in siblings if self.embedder in node.embeddings]
+        if any(self.embedder in node.scores for node in siblings):
+            raise UsageError(f"{self.embedder!r} gave scores, not vectors: it is no embedder")
+        if not ready or any(self.verifier is not None and self.verifier not in tree[node].scores for node in ready):
+            return ()
+        distance = self.distance or same_distance(self.embedder)
+        merge(tree, ready, embedder=self.embedder, distance=distance, verifier=self.verifier)
+        return ready
+
+
+def _kind(name: str) -> str:
+    return name.partition(":")[0].strip().lower()
+
+
+def _has(node: Node, name: str) -> bool:
+    return name in node.embeddings or name in node.scores
+
+
+def _dropped(actions: Sequence[Action]) -> set[int]:
+    return {node for action in actions if isinstance(action, Cancel) for node in action.nodes}
+
+
+def _translated(view: MergedTree, action: Action) -> Iterator[Action]:
+    """What an action on the view is on the real tree."""
+    if isinstance(action, Expand):
+        yield from spread(view, action)
+    elif isinstance(action, Cancel):
+        if pending := tuple(node for node in action.nodes if view.real[node].pending):
+            yield Cancel(nodes=pending)
+    else:
+        yield action
