@@ -83,7 +83,7 @@ class Run:
         if max_in_flight < 1:
             raise UsageError(f"max_in_flight must be at least 1, got {max_in_flight}")
         self.engine = engine
-        run_seed = int.from_bytes(hashlib.blake2b(f"{seed}:{problem.id}".encode(), digest_size=7).digest())
+        run_seed = int.from_bytes(hashlib.blake2b(f"{seed}:{problem.id}".encode(), digest_size=7).digest(), "big")
         self.tree = Tree(problem, seed=run_seed, thinking=engine.codec.thinking)
         self.owner = owner
         self.strategy = strategy

@@ -147,7 +147,7 @@ class Tree:
     def coins(self, *event: int | str) -> random.Random:
         """Random numbers that depend on the seed and on what they are for alone."""
         name = ":".join(map(str, (self.seed, *event))).encode()
-        return random.Random(int.from_bytes(hashlib.blake2b(name, digest_size=8).digest()))
+        return random.Random(int.from_bytes(hashlib.blake2b(name, digest_size=8).digest(), "big"))
 
     def note(self, node: int, **values: Any) -> None:
         """Annotates a node; values are JSON-able and shown by the trace and the tree's viewers."""

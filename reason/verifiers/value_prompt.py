@@ -70,7 +70,7 @@ class ValuePrompt:
     def _request(self, path: Path, key: int, owner: str) -> Request:
         return Request(
             prefix=path,
-            seed=int.from_bytes(hashlib.blake2b(repr(path).encode(), digest_size=7).digest()),
+            seed=int.from_bytes(hashlib.blake2b(repr(path).encode(), digest_size=7).digest(), "big"),
             key=key,
             sampling=Sampling(temperature=self.temperature),
             max_tokens=self.max_tokens,

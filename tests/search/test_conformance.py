@@ -191,7 +191,7 @@ class PathEngine(ScriptedEngine):
 
 
 def _hash(text: str) -> float:
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=6).digest()) / 2**48
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=6).digest(), "big") / 2**48
 
 
 def same_text(a: str, b: str) -> bool:
