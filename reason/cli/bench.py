@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from reason.cli.errors import exit_on_error
+from reason.cli.tables import print_tables
 from reason.errors import UsageError
 
 if TYPE_CHECKING:
     from reason.engine.local import LocalEngine
-    from reason.report.tables import Table
 
 __all__ = ["app"]
 
@@ -160,7 +160,7 @@ def replay(
         return
     kept = "" if fresh else ", what was learnt is kept"
     note = f"{rows[0].problems} problems, {rows[0].samples} samples {rows[0].order}, rule {rows[0].rule}{kept}"
-    _print([replay_table(recording.model, rows, note)])
+    print_tables([replay_table(recording.model, rows, note)])
 
 
 @app.command("tree")
@@ -251,7 +251,7 @@ def speculate(
                 write()
 
         measure_speed(load, [example.problem for example in task.examples], draft, sizes, told)
-    _print(report.tables())
+    print_tables(report.tables())
     if out is not None:
         typer.echo(f"figures in {out}")
 
@@ -299,22 +299,3 @@ def _counting(total: int) -> Iterator[Callable[[str], None]]:
     with Progress(*columns, TextColumn("{task.description}", markup=False), console=console, transient=True) as bars:
         bar = bars.add_task("", total=total)
         yield lambda what: bars.update(bar, advance=1, description=what)
-
-
-def _print(tables: Sequence[Table]) -> None:
-    from rich.console import Console
-    from rich.table import Table as Grid
-    from rich.text import Text
-
-    console = Console()
-    for table in tables:
-        console.print(Text(table.title, style="bold"), soft_wrap=True)
-        grid = Grid(box=None, pad_edge=False)
-        for number, heading in enumerate(table.headings):
-            grid.add_column(heading, justify="left" if number < table.names else "right", style="" if number else "dim")
-        for row in table.rows:
-            grid.add_row(*(Text(cell) for cell in row))
-        console.print(grid)
-        if table.note:
-            console.print(Text(table.note, style="dim"), soft_wrap=True)
-        console.print()

@@ -13,15 +13,15 @@ import typer
 
 from reason.cli.eval import default_folder
 from reason.cli.running import run_watched
+from reason.cli.tables import print_tables
 from reason.errors import UsageError
 
 if TYPE_CHECKING:
     from reason.report.evaluate import Evaluation
     from reason.report.summary import Summary
     from reason.report.sweep import Entry, Setting
-    from reason.report.tables import Table
 
-__all__ = ["SweepOptions", "print_tables", "run_sweep"]
+__all__ = ["SweepOptions", "run_sweep"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,34 +97,13 @@ def run_sweep(options: SweepOptions) -> None:
         text = json.dumps(sweep_dict(entries), ensure_ascii=getattr(sys.stdout, "encoding", "") != "utf-8")
         typer.echo(text)
     else:
-        print_tables(sweep_tables(entries, seed=options.seed))
+        print_tables(sweep_tables(entries, seed=options.seed), bright=2)
         typer.echo(f"report in {out}")
         if not can_plot():
             print("note: no plot was drawn; install the plot extra (matplotlib) for one", file=sys.stderr)
     if not sweep.complete and any(evaluation.stop.is_set() for evaluation in sweep.evaluations):
         print("interrupted: the same command goes on from there", file=sys.stderr, flush=True)
         raise typer.Exit(130)
-
-
-def print_tables(tables: list[Table]) -> None:
-    """Tables as people read them, on the terminal."""
-    from rich.console import Console
-    from rich.table import Table as Grid
-    from rich.text import Text
-
-    console = Console()
-    for table in tables:
-        console.print(Text(table.title, style="bold"), soft_wrap=True)
-        grid = Grid(box=None, pad_edge=False)
-        for number, heading in enumerate(table.headings):
-            justify: Any = "left" if number < table.names else "right"
-            grid.add_column(heading, justify=justify, style="dim" if number > 2 else "")
-        for row in table.rows:
-            grid.add_row(*(Text(cell) for cell in row))
-        console.print(grid)
-        if table.note:
-            console.print(Text(table.note, style="dim"), soft_wrap=True)
-        console.print()
 
 
 def _entry(sweep: Any, evaluation: Evaluation, summary: Summary) -> Entry:
