@@ -120,6 +120,7 @@ class Request:
         stop: strings that end the completion; the text is cut before the string.
         stop_token_ids: tokens that end the completion; the token is kept in ``token_ids``, not in ``text``.
         ignore_eos: go on after an end-of-sequence token.
+        hidden: the completion tells its mean hidden state. It costs no forward.
         owner: the problem this work is accounted to.
     """
 
@@ -131,6 +132,7 @@ class Request:
     stop: tuple[str, ...] = ()
     stop_token_ids: tuple[int, ...] = ()
     ignore_eos: bool = False
+    hidden: bool = False
     owner: str = ""
 
 
@@ -146,7 +148,11 @@ class TokenLogprobs:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Completion:
-    """What a ``Request`` came to. ``index`` is the request's place in the list given to ``Engine.generate``."""
+    """What a ``Request`` came to. ``index`` is the request's place in the list given to ``Engine.generate``.
+
+    ``hidden`` [hidden_size] is the mean, over the generated tokens, of the last layer's states that they were drawn from,
+    after the final norm, when asked for and where the engine has them.
+    """
 
     index: int
     token_ids: Path
@@ -154,6 +160,7 @@ class Completion:
     finish_reason: FinishReason
     stopped_on: str | int | None = None  # the stop string or stop/eos token id
     logprobs: tuple[TokenLogprobs, ...] = ()
+    hidden: torch.Tensor | None = field(default=None, compare=False)  # float32, on the CPU
     error: Exception | None = None
 
 
@@ -373,6 +380,7 @@ class Step:
     text: str
     tokens: Path  # this step's own
     logprobs: tuple[TokenLogprobs, ...] = ()  # one a token, where they were recorded
+    hidden: torch.Tensor | None = field(default=None, compare=False)  # see ``Completion``, where it was recorded
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -423,7 +431,8 @@ class Verifier(Protocol):
 @runtime_checkable
 class Embedder(Protocol):
     """Maps the last step of trajectories to vectors whose cosines say how alike they are. It may use the engine; what
-    that costs is in the ledger."""
+    that costs is in the ledger. One with an attribute ``hidden`` that is true gets steps with their hidden states,
+    where the engine recorded them while it generated the steps."""
 
     @property
     def name(self) -> str: ...

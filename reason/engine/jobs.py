@@ -29,6 +29,7 @@ class GenerateJob:
         self.branch: Branch | None = None
         self.generated: list[int] = []
         self.logprobs: list[TokenLogprobs] = []
+        self.hidden_sum: torch.Tensor | None = None  # of the states that the generated tokens were drawn from
         self.grammar: Grammar | None = None
         self.stops: StopMatcher | None = None
         self.prepared = False
@@ -41,6 +42,10 @@ class GenerateJob:
     def path(self) -> Sequence[int]:
         """Everything that must be in the forest to go on."""
         return (*self.request.prefix, *self.generated)
+
+    def add_hidden(self, state: torch.Tensor) -> None:
+        """Counts a state, [hidden_size] float32, that a token is drawn from."""
+        self.hidden_sum = state.clone() if self.hidden_sum is None else self.hidden_sum.add_(state)
 
     def completion(
         self,
@@ -61,6 +66,7 @@ class GenerateJob:
             finish_reason=reason,
             stopped_on=stopped_on,
             logprobs=tuple(self.logprobs),
+            hidden=None if self.hidden_sum is None else self.hidden_sum / len(self.generated),
             error=error,
         )
 

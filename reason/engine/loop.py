@@ -149,7 +149,9 @@ class EngineLoop:
             drawings = [
                 self._drawing(job, [next(numbers) for _ in own]) for job, own in zip(drawing, ends, strict=True)
             ]
-            tops = self._draw(logits, drawings, set(decoding))
+            wanted = any(job.request.hidden for job in drawing)
+            states = forward.hidden[places.rows].float().cpu() if wanted else None
+            tops = self._draw(logits, states, drawings, set(decoding))
             if self._drafting is not None:
                 alone = not prefilling and not scoring and len(drawing) == len(decoding)
                 self._drafting.finish(tops, drafted if alone else None, self.stats)
@@ -231,9 +233,19 @@ class EngineLoop:
         assert job.branch is not None
         return [job.branch, *(() if self._drafting is None else self._drafting.claims(job))]
 
-    def _draw(self, logits: torch.Tensor, drawings: Sequence[Drawing], decoding: set[GenerateJob]) -> list[TopRows]:
+    def _draw(
+        self,
+        logits: torch.Tensor,
+        states: torch.Tensor | None,
+        drawings: Sequence[Drawing],
+        decoding: set[GenerateJob],
+    ) -> list[TopRows]:
         """Draws at each job's row and draft nodes, verifies the drafts, and takes in what stands; returns what draft
-        sources may learn from."""
+        sources may learn from.
+
+        Args:
+            states: [rows, hidden_size] float32, those that the rows of logits came from, where some job wants them.
+        """
         drafting = self._drafting
         tops: list[TopRows] = []
         rule = None if drafting is None else drafting.speculator.rule
@@ -243,9 +255,11 @@ class EngineLoop:
             if drafting is not None and job in decoding:
                 drafting.note_rows(job, drawing.rows)
             try:
-                for token, recorded in verification.tokens(drawing):
+                for taken, (token, recorded) in enumerate(verification.tokens(drawing)):
                     if recorded is not None:
                         job.logprobs.append(recorded)
+                    if states is not None and job.request.hidden:
+                        job.add_hidden(states[drawing.row(taken)])
                     self._take(job, token)
                     if job.done:
                         break

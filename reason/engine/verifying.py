@@ -37,6 +37,11 @@ class Drawing:
         self.verdict: Verdict | None = None
         self.logprobs: list[TokenLogprobs] = []  # of the verdict's tokens, where they are recorded
 
+    def row(self, emitted: int) -> int:
+        """The row of logits that an emitted token was drawn from, by how many were emitted before it."""
+        assert self.verdict is not None
+        return self.rows[self.verdict.accepted[emitted - 1] if emitted else 0]
+
 
 class Verification:
     """The draws of one forward.

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path as FilePath
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from reason.errors import UsageError
 from reason.search.generation import Generated, generate
@@ -17,6 +17,9 @@ from reason.search.journal import Journal
 from reason.search.measuring import checked_scores, packed, trajectories
 from reason.search.tree import ROOT, Expand, Measure, Node, Tree
 from reason.types import Embedder, Engine, Request, Sampling, Usage, Verifier
+
+if TYPE_CHECKING:
+    import torch
 
 __all__ = ["Effects", "Work"]
 
@@ -67,6 +70,8 @@ class Effects:
         self._statistics = any(verifier.statistics for verifier in judges)
         recorded = [verifier.top_logprobs for verifier in judges]
         self._logprobs = max((k for k in recorded if k is not None), default=None)
+        self._wants_hidden = any(getattr(verifier, "hidden", False) for verifier in verifiers.values())
+        self._hidden: dict[int, torch.Tensor] = {}  # by node
 
     @property
     def seconds(self) -> float:
@@ -134,6 +139,7 @@ class Effects:
             sampling=self._recording(expand.sampling),
             max_tokens=min(tokens, expand.until) if isinstance(expand.until, int) else tokens,
             stop=expand.stop + delimiter,
+            hidden=self._wants_hidden,
             owner=self._owner,
         )
         thinking = None if closing else self._max_thinking_tokens
@@ -156,6 +162,8 @@ class Effects:
 
     async def _generate(self, node: Node, request: Request, expand: Expand, thinking: int | None) -> Generated:
         done = await generate(self._engine, request, max_thinking_tokens=thinking)
+        if done.completion.hidden is not None:
+            self._hidden[node.id] = done.completion.hidden
         if self.journal is not None:
             assert node.parent is not None
             counts = (done.num_generated, done.num_calls)
@@ -174,7 +182,10 @@ class Effects:
     async def _measure(self, measure: Measure) -> Sequence[tuple[float, ...] | bytes]:
         """For each node an embedding, or scores: one, or one for each of its steps."""
         codec = self._engine.codec
-        pieces = [trajectories(self._tree, codec, node, by_step=measure.by_step) for node in measure.nodes]
+        pieces = [
+            trajectories(self._tree, codec, node, by_step=measure.by_step, hidden=self._hidden)
+            for node in measure.nodes
+        ]
         verifier = self._verifiers[measure.name]
         given = [piece for steps in pieces for piece in steps]
         result: Sequence[tuple[float, ...] | bytes]

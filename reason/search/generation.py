@@ -130,7 +130,11 @@ def _joined(codec: TextCodec, first: Completion, given: Path, second: Completion
     if first.logprobs and second.logprobs:  # what was put into its mouth counts as if it were like its neighbour
         logprobs = first.logprobs + (first.logprobs[-1],) * len(given) + second.logprobs
     return replace(
-        second, token_ids=tokens, text=codec.decode(first.token_ids + given) + second.text, logprobs=logprobs
+        second,
+        token_ids=tokens,
+        text=codec.decode(first.token_ids + given) + second.text,
+        logprobs=logprobs,
+        hidden=None,  # that of the second alone would not be the step's
     )
 
 

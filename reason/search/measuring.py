@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from reason.errors import UsageError
@@ -14,6 +15,7 @@ from reason.types import Embedder, Step, TextCodec, Trajectory, Verifier
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
+    import torch
 
 __all__ = ["checked_scores", "find_verifiers", "packed", "trajectories", "vectors"]
 
@@ -83,11 +85,17 @@ def vectors(tree: Tree, nodes: Sequence[int], name: str) -> npt.NDArray[np.float
     return found / np.maximum(np.linalg.norm(found, axis=1, keepdims=True), 1e-12)  # type: ignore[no-any-return]
 
 
-def trajectories(tree: Tree, codec: TextCodec, node: int, *, by_step: bool) -> list[Trajectory]:
-    """The trajectory that ends with a node; with ``by_step`` those that end with each of the steps in it."""
+def trajectories(
+    tree: Tree, codec: TextCodec, node: int, *, by_step: bool, hidden: Mapping[int, torch.Tensor] | None = None
+) -> list[Trajectory]:
+    """The trajectory that ends with a node; with ``by_step`` those that end with each of the steps in it.
+
+    Args:
+        hidden: nodes' mean hidden states, as far as they were recorded.
+    """
     path = tree.steps(node)
     above = [_step(tree, step) for step in path[:-1]]
-    last, leaf = _step(tree, path[-1]), path[-1]
+    last, leaf = replace(_step(tree, path[-1]), hidden=(hidden or {}).get(path[-1].id)), path[-1]
     steps = split_steps(codec, last, tree.problem.step_delimiter) if by_step else [last]
 
     def first(count: int) -> Trajectory:

@@ -76,12 +76,12 @@ class StatesEngine(ScriptedEngine):
         return [Scored(logprobs=torch.zeros(len(rows)), hidden=torch.tensor(rows).bfloat16()) for rows in states]
 
 
-async def test_hidden_is_the_mean_over_the_last_step() -> None:
+async def test_hidden_is_the_mean_of_what_the_last_step_was_drawn_from() -> None:
     engine = StatesEngine()
     one, two = trajectory("ab", "df"), trajectory("b")
-    assert await HiddenStates().embed([one, two], engine, "me") == [[101.0, 5.5], [98.0, 3.0]]
+    assert await HiddenStates().embed([one, two], engine, "me") == [[99.0, 4.5], [3.0, 2.0]]
     assert engine.rows == 3  # those of the last steps
-    assert await HiddenStates().embed([two], engine, "me") == [[98.0, 3.0]]
+    assert await HiddenStates().embed([two], engine, "me") == [[3.0, 2.0]]
     assert await HiddenStates().embed([], engine, "me") == []
 
 

@@ -1,12 +1,13 @@
 """The model's own last hidden states as embeddings of its steps: no other model is needed.
 
-embedding = mean over the last step's tokens of the states after the final norm
+embedding = mean, over the last step's tokens, of the states after the final norm that they were drawn from
 
-Of one step's states the mean tells siblings apart better than the last one (AUC .88 against .86, and of the pairs it
-joins .87 mention the same numbers against .82). All states point much the same way, so distances are small; taking a
-constant mean away spreads them and tells nothing more (AUC .87). Vectors depend on nothing that is asked at the same
-time, bfloat16's rounding aside. ``same_distance`` is that of Qwen2.5-Coder-0.5B; with SmolLM2-135M .74 of the pairs
-that it joins mention the same numbers. It costs a forward over the step's tokens.
+The engine keeps the sum while it generates, so it costs nothing; steps that it did not write cost a forward over their
+tokens. Of one step's states the mean tells siblings apart better than the last one (AUC .88 against .86, and of the
+pairs it joins .87 mention the same numbers against .82); the mean of the states *at* its tokens does as well. All states
+point much the same way, so distances are small; taking a constant mean away spreads them and tells nothing more (AUC
+.87). Vectors depend on nothing that is asked at the same time, bfloat16's rounding aside. ``same_distance`` is that of
+Qwen2.5-Coder-0.5B; with SmolLM2-135M .74 of the pairs that it joins mention the same numbers.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ class HiddenStates:
     """No fields."""
 
     name: ClassVar[str] = "hidden"
+    hidden: ClassVar[bool] = True
     same_distance: ClassVar[float] = 0.01
 
     async def embed(self, trajectories: Sequence[Trajectory], engine: Engine, owner: str) -> Sequence[Sequence[float]]:
@@ -32,9 +34,13 @@ class HiddenStates:
         return [await self._embed(each, engine, owner) for each in trajectories]
 
     async def _embed(self, trajectory: Trajectory, engine: Engine, owner: str) -> Sequence[float]:
-        path = trajectory.path
-        own = len(trajectory.steps[-1].tokens)
-        (scored,) = await engine.score([path], len(path) - max(1, own), hidden=True, owner=owner)
-        assert scored.hidden is not None
-        vector: list[float] = scored.hidden.float().mean(dim=0).tolist()
+        last = trajectory.steps[-1]
+        state = last.hidden
+        if state is None:
+            path = trajectory.path[:-1] if last.tokens else trajectory.path
+            start = max(0, len(path) - max(1, len(last.tokens)))
+            (scored,) = await engine.score([path], start, hidden=True, owner=owner)
+            assert scored.hidden is not None
+            state = scored.hidden.float().mean(dim=0)
+        vector: list[float] = state.tolist()
         return vector
