@@ -150,8 +150,9 @@ class TokenLogprobs:
 class Completion:
     """What a ``Request`` came to. ``index`` is the request's place in the list given to ``Engine.generate``.
 
-    ``hidden`` [hidden_size] is the mean, over the generated tokens, of the last layer's states that they were drawn from,
-    after the final norm, when asked for and where the engine has them.
+    ``hidden`` [hidden_size] is the mean, over the generated tokens, of the last layer's states that they were drawn
+    from, after the final norm, when asked for and where the engine has them. ``proposers`` names, token by token, the
+    draft source that had proposed it, "" for those that nobody had; it is empty where the engine does not draft.
     """
 
     index: int
@@ -161,6 +162,7 @@ class Completion:
     stopped_on: str | int | None = None  # the stop string or stop/eos token id
     logprobs: tuple[TokenLogprobs, ...] = ()
     hidden: torch.Tensor | None = field(default=None, compare=False)  # float32, on the CPU
+    proposers: tuple[str, ...] = field(default=(), compare=False)
     error: Exception | None = None
 
 

@@ -188,6 +188,10 @@ class Drafting:
                 overhead_seconds=self._seconds,
             )
 
+    def named(self, proposer: str | None) -> str:
+        """A proposer's name: a source that is alone leaves its own out. "" for nobody."""
+        return "" if proposer is None else proposer or self.speculator.source.name
+
     @_guarded
     def reset(self) -> None:
         """Forgets what was learnt; running streams begin anew."""

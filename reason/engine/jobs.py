@@ -30,6 +30,7 @@ class GenerateJob:
         self.generated: list[int] = []
         self.logprobs: list[TokenLogprobs] = []
         self.hidden_sum: torch.Tensor | None = None  # of the states that the generated tokens were drawn from
+        self.proposers: list[str] = []  # of the generated tokens, where the engine drafts
         self.grammar: Grammar | None = None
         self.stops: StopMatcher | None = None
         self.prepared = False
@@ -67,6 +68,7 @@ class GenerateJob:
             stopped_on=stopped_on,
             logprobs=tuple(self.logprobs),
             hidden=None if self.hidden_sum is None else self.hidden_sum / len(self.generated),
+            proposers=tuple(self.proposers),
             error=error,
         )
 

@@ -260,6 +260,8 @@ class EngineLoop:
                         job.logprobs.append(recorded)
                     if states is not None and job.request.hidden:
                         job.add_hidden(states[drawing.row(taken)])
+                    if drafting is not None:
+                        job.proposers.append(drafting.named(drawing.proposer(taken, token)))
                     self._take(job, token)
                     if job.done:
                         break

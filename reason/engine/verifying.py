@@ -39,8 +39,16 @@ class Drawing:
 
     def row(self, emitted: int) -> int:
         """The row of logits that an emitted token was drawn from, by how many were emitted before it."""
+        return self.rows[self._node(emitted)]
+
+    def proposer(self, emitted: int, token: int) -> str | None:
+        """Who had proposed an emitted token, by how many were emitted before it; None: nobody."""
+        child = None if self.tree is None else self.tree.child(self._node(emitted), token)
+        return None if child is None or self.tree is None else self.tree.proposers[child]
+
+    def _node(self, emitted: int) -> int:
         assert self.verdict is not None
-        return self.rows[self.verdict.accepted[emitted - 1] if emitted else 0]
+        return self.verdict.accepted[emitted - 1] if emitted else 0
 
 
 class Verification:

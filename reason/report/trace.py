@@ -37,6 +37,7 @@ class TraceNode:
     tokens: tuple[int, ...] = ()
     num_tokens: int = 0  # of them generated, not given
     logprobs: tuple[float, ...] = ()  # one a token, where they were recorded
+    drafted: Mapping[str, tuple[int, ...]] = field(default_factory=dict)  # by draft source: places in ``tokens``
     begins: bool = False
     aside: bool = False
     end: str = "step"
@@ -196,6 +197,7 @@ def _node(trace: Trace, event: dict[str, Any]) -> TraceNode:
         tokens=tuple(map(int, event["tokens"])),
         num_tokens=int(event["generated"]),
         logprobs=tuple(row.token for row in unpack_logprobs(event.get("logprobs"))),
+        drafted={str(name): tuple(map(int, places)) for name, places in event.get("drafted", {}).items()},
         begins=bool(event.get("begins")),
         aside=bool(event.get("aside")),
         end=str(event["finish_reason"]),

@@ -136,6 +136,8 @@ def _node(node: TraceNode, decode: Decode | None) -> dict[str, Any]:
         shown |= {"answer": node.answer, "answer_class": node.answer_class}
     if node.logprobs:  # hundredths of a nat
         shown["logprobs"] = [round(100 * min(_LEAST_LOGPROB, max(0.0, -value))) for value in node.logprobs]
+    if node.drafted:
+        shown["drafted"] = node.drafted
     if decode is not None and (widths := token_widths(node, decode)) is not None:
         shown["widths"] = widths
     return shown

@@ -14,7 +14,7 @@ import asyncio
 import hashlib
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path as FilePath
 from typing import Any, TypeVar, cast
 
@@ -22,7 +22,7 @@ from reason.errors import EngineError, UsageError
 from reason.fields import describe
 from reason.search.admission import Admission, check_budget
 from reason.search.effects import Effects, Work
-from reason.search.generation import Generated, is_thinking, prompted, step_text
+from reason.search.generation import Generated, is_thinking, open_ended, prompted, step_text
 from reason.search.tree import ROOT, Cancel, Expand, Measure, Node, NodeEnd, Room, Strategy, Tree
 from reason.search.voting import best_unfinished
 from reason.tasks.answers import extract_answer
@@ -31,14 +31,12 @@ from reason.tasks.prompts import math_messages
 from reason.types import (
     Budget,
     Candidate,
-    Completion,
     Embedder,
     Engine,
     Problem,
     Sampling,
     Solution,
     StoppedBy,
-    TextCodec,
     Verifier,
 )
 
@@ -282,7 +280,7 @@ class Run:
     async def _fill(self, node: Node, expand: Expand, result: Generated) -> None:
         completion, delimiter = result.completion, self.tree.problem.step_delimiter
         if expand.open_ended and not (expand.until == "step" and completion.stopped_on == delimiter):
-            completion = _open_ended(self.engine.codec, completion)
+            completion = open_ended(self.engine.codec, completion)
         parent = self.tree[expand.node]
         given = () if node.begins else node.context[len(parent.context) :]
         own = len(node.context) - (len(parent.context) if _goes_on(node, parent) else 0) + len(completion.token_ids)
@@ -445,22 +443,6 @@ class Run:
 def _goes_on(node: Node, parent: Node) -> bool:
     """Whether a node's context is its parent's and more."""
     return node.context[: len(parent.context)] == parent.context
-
-
-def _open_ended(codec: TextCodec, completion: Completion) -> Completion:
-    """A completion without the tokens that ended it: the end of its turn, or a stop string."""
-    tokens, ended = completion.token_ids, completion.stopped_on
-    kept = len(tokens)
-    if isinstance(ended, int):
-        kept -= tokens[-1:] == (ended,)
-    elif ended is not None:
-        while kept and not completion.text.startswith(codec.decode(tokens[:kept])):
-            kept -= 1
-    if kept == len(tokens):
-        return completion
-    return replace(
-        completion, token_ids=tokens[:kept], text=codec.decode(tokens[:kept]), logprobs=completion.logprobs[:kept]
-    )
 
 
 def _node_end(reason: str, stopped_on: str | int | None, expand: Expand, delimiter: str) -> NodeEnd:

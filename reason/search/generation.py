@@ -15,7 +15,7 @@ from reason.errors import EngineClosed
 from reason.search.tree import Expand
 from reason.types import Completion, Engine, Path, Request, Step, TextCodec, TokenLogprobs
 
-__all__ = ["Generated", "generate", "is_thinking", "prompted", "split_steps", "step_text"]
+__all__ = ["Generated", "generate", "is_thinking", "open_ended", "prompted", "split_steps", "step_text"]
 
 
 _CUT = "\ufffd"  # what half a character decodes to
@@ -93,6 +93,22 @@ def step_text(codec: TextCodec, before: Path, shown: str, given: Path, completio
     return text.rstrip(_CUT) if open_end else text
 
 
+def open_ended(codec: TextCodec, completion: Completion) -> Completion:
+    """A completion without the tokens that ended it: the end of its turn, or a stop string."""
+    tokens, ended = completion.token_ids, completion.stopped_on
+    kept = len(tokens)
+    if isinstance(ended, int):
+        kept -= tokens[-1:] == (ended,)
+    elif ended is not None:
+        while kept and not completion.text.startswith(codec.decode(tokens[:kept])):
+            kept -= 1
+    if kept == len(tokens):
+        return completion
+    return replace(
+        completion, token_ids=tokens[:kept], text=codec.decode(tokens[:kept]), logprobs=completion.logprobs[:kept]
+    )
+
+
 def split_steps(codec: TextCodec, step: Step, delimiter: str) -> list[Step]:
     """A step cut after each token that completes the delimiter; at least one step."""
     cuts: list[int] = []
@@ -135,6 +151,7 @@ def _joined(codec: TextCodec, first: Completion, given: Path, second: Completion
         text=codec.decode(first.token_ids + given) + second.text,
         logprobs=logprobs,
         hidden=None,  # that of the second alone would not be the step's
+        proposers=first.proposers + ("",) * len(given) + second.proposers if first.proposers else (),
     )
 
 

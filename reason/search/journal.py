@@ -154,6 +154,11 @@ class Journal:
         }
         if completion.logprobs:
             event["logprobs"] = pack_logprobs(completion.logprobs)
+        if any(completion.proposers):
+            drafted: dict[str, list[int]] = {}
+            for place, proposer in enumerate(completion.proposers):
+                drafted.setdefault(proposer, []).append(place)
+            event["drafted"] = {name: places for name, places in drafted.items() if name}
         self._write({**event, **(marks or {})})
 
     def add_measure(

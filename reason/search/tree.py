@@ -167,8 +167,8 @@ class Expand:
     Args:
         until: "step" (the problem's step delimiter), "end", or a number of tokens.
         max_tokens: limit of each sample; the driver may grant less when the budget ends.
-        prompt: text appended to the node's context before the samples begin, or messages. With messages a text of its
-            own begins.
+        prompt: text appended to the node's context (with the token that ended it, unless it was open-ended) before the
+            samples begin, or messages. With messages a text of its own begins.
         keep: say the messages after the node's context, in a new turn, so that its KV is of use. Else they replace it.
         stop: strings that end the sample for good.
         aside: what is written is neither a solution nor a part of one: no answer is read from it, it is no candidate.

@@ -244,6 +244,8 @@ def compare(make_drafting: MakeDrafting, finish: Finish) -> Compare:
         assert row.policy_tokens - usage.policy_tokens == sum(len(c.token_ids) for c in done)
         accepted = row.accepted_tokens - usage.accepted_tokens
         assert accepted == after.accepted - before.accepted
+        assert accepted == sum(bool(name) for c in done for name in c.proposers)
+        assert all(len(c.proposers) in (0, len(c.token_ids)) for c in done)
         assert row.drafted_tokens - usage.drafted_tokens == after.drafted - before.drafted >= accepted
         if accepts:
             assert accepted > 0

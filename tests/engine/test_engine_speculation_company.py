@@ -164,6 +164,7 @@ async def test_of_two_branches_on_one_draft_node_one_accepts(
     assert len(nodes) == 1, "both claimed one node"
     usage = engine.usage("p")
     assert (usage.drafted_tokens, usage.accepted_tokens, usage.policy_tokens) == (2, 1, 16)
+    assert sorted(name for completion in done for name in completion.proposers if name) == ["guess"]
 
 
 # -- any schedule --------------------------------------------------------------------------------------------------

@@ -65,6 +65,7 @@ def test_the_payload_of_a_small_run(tmp_path: Path) -> None:
     usage = {"policy_tokens": 4, "unique_kv_tokens_mean": 2.00049, "seconds": 1.23456, "calls": 1}
     one = {"type": "node", "id": 1, "parent": 0, "text": "so 42", "finish_reason": "eos", "stopped_on": 9}
     one |= {"generated": 3, "tokens": [5, 6, 9], "usage": usage, "logprobs": {"token": packed([-0.104, -3.0, 0.0])}}
+    one["drafted"] = {"stand": [1]}
     told = {"type": "tell", "node": 1, "end": "eos", "answer": "42", "answer_class": 0, "notes": {"1": {"score": 0.5}}}
     measured = {"type": "measure", "name": "v", "nodes": [1], "values": [[0.5]]}
     end = {"type": "end", "answer": "42", "confidence": 1.0, "stopped_by": "done", "usage": usage}
@@ -73,7 +74,8 @@ def test_the_payload_of_a_small_run(tmp_path: Path) -> None:
     )
     assert shown["nodes"][0] == {"id": 0, "parent": None, "text": "What is 6 × 7?", "end": "step"}
     about = {"id": 1, "parent": 0, "text": "so 42", "end": "eos", "tokens": 3, "scores": {"v": (0.5,)}, "answer": "42"}
-    assert shown["nodes"][1] == {**about, "answer_class": 0, "logprobs": [10, 300, 0], "widths": [2, 3, 0]}
+    about |= {"answer_class": 0, "logprobs": [10, 300, 0], "drafted": {"stand": (1,)}, "widths": [2, 3, 0]}
+    assert shown["nodes"][1] == about
     ledger = [4, 0, 2.0, 0, 0, 0, 0, 1.235]
     assert shown["events"] == [
         {"kind": "node", "nodes": (1,), "usage": ledger},

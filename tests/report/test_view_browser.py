@@ -79,6 +79,8 @@ def test_clicking_a_node_shows_its_text(show: Show) -> None:
 def test_tokens_by_their_probability(show: Show, monkeypatch: pytest.MonkeyPatch) -> None:
     events = journal(2, say=lambda number: "so 🙂 it is")
     events[1] |= {"tokens": [1, 2, 3, 4, 5], "logprobs": {"token": packed([-0.01, -3.0, -0.7, -0.2, -9.0])}}
+    events[1]["generated"] = 5
+    events[1]["drafted"] = {"goose": [3], "stand": [0, 1]}
     browser = show(events)
     browser.click(*place(browser, 1))
     assert "tokenizer is not on this machine" in panel(browser)
@@ -88,7 +90,11 @@ def test_tokens_by_their_probability(show: Show, monkeypatch: pytest.MonkeyPatch
     browser.click(*place(browser, 1))
     marks = "[...document.querySelectorAll('.text .token')].map((token) => [token.textContent, token.className])"
     doubts = [("so", 0), (" ", 4), ("🙂", 2), (" it", 1), (" is\n\n", 4)]
-    assert browser.run(marks) == [[text, f"token doubt-{doubt}"] for text, doubt in doubts]
+    classes = [f"token doubt-{doubt}{' drafted' * (place in (0, 1, 3))}" for place, (_, doubt) in enumerate(doubts)]
+    assert browser.run(marks) == [[text, shown] for (text, _), shown in zip(doubts, classes, strict=True)]
+    assert "3 of 5 tokens drafted (underlined): stand 2, goose 1" in panel(browser)
+    titles = browser.run("[...document.querySelectorAll('.text .token')].map((token) => token.title)")
+    assert [title.partition("drafted by ")[2] for title in titles] == ["stand", "stand", "", "goose", ""]
     assert '" is\\n\\n"' in panel(browser)  # among the least likely
 
 

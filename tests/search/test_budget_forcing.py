@@ -11,7 +11,8 @@ import pytest
 
 from reason.engine.scripted import ScriptedEngine
 from reason.errors import UsageError
-from reason.search.driver import Run, _open_ended
+from reason.search.driver import Run
+from reason.search.generation import open_ended
 from reason.search.strategies.budget_forcing import BudgetForcing
 from reason.search.tree import Action, Expand, Room, Tree
 from reason.search.voting import vote
@@ -300,7 +301,7 @@ def test_what_ended_a_text_is_taken_off_it() -> None:
         ("", "STOP", "STOP"),
         ("é", "éx", "x"),
     ):
-        found = _open_ended(codec, done(text, tokens, stopped_on))
+        found = open_ended(codec, done(text, tokens, stopped_on))
         assert (found.text, found.token_ids) == (text, tuple(text.encode())), tokens
 
 

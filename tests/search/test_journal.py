@@ -116,6 +116,15 @@ def test_failures_are_not_recorded(tmp_path: Path) -> None:
     assert list(read_journal(tmp_path / "a.jsonl")) == []
 
 
+def test_who_drafted_what(tmp_path: Path) -> None:
+    with Journal(tmp_path / "a.jsonl") as journal:
+        for number, proposers in ((1, ("", "stand", "goose", "stand")), (2, ("", "")), (3, ())):
+            done = Completion(index=0, token_ids=(1,) * 4, text="", finish_reason="eos", proposers=proposers)
+            journal.add_completion(number, 0, done, (4, 1), {})
+    found = [event.get("drafted") for event in read_journal(tmp_path / "a.jsonl")]
+    assert found == [{"stand": [1, 3], "goose": [2]}, None, None]
+
+
 numbers = st.floats(allow_nan=False) | st.just(-math.inf)
 
 

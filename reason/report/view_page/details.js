@@ -155,6 +155,7 @@ class Panel {
         `${plural(node.tokens, "token")}, mean log-probability ${mean.toFixed(3)}. ${why ?? ""}`,
       ),
       node.widths ? scale() : sparkline(node.logprobs),
+      node.drafted ? el("p", { class: "muted" }, draftedBy(node)) : null,
       worst.length
         ? el("table", { class: "plain" }, el("caption", {}, "Least likely"), el("tbody", {}, worst.map(row)))
         : null,

@@ -22,17 +22,31 @@ function doubt(probability) {
   return DOUBT.filter((edge) => probability < edge).length;
 }
 
-// A node's text, each token marked by how unlikely it was, where that is known.
+// Who drafted a node's tokens, by place.
+function drafters(node) {
+  const names = new Map();
+  for (const [name, places] of Object.entries(node.drafted ?? {})) for (const place of places) names.set(place, name);
+  return names;
+}
+
+// A node's text, each token marked by how unlikely it was, where that is known, and underlined where it was drafted.
 function tokenText(node) {
   if (!node.widths || node.widths.length !== node.logprobs?.length) return [document.createTextNode(node.text)];
   const spans = [];
+  const names = drafters(node);
   let at = 0;
   node.widths.forEach((width, i) => {
     const logprob = -node.logprobs[i] / 100;
-    const title = `token ${i + 1} of ${node.widths.length}: p ${share(Math.exp(logprob))}, log p ${logprob.toFixed(2)}`;
+    const by = names.has(i) ? `, drafted by ${names.get(i)}` : "";
+    const title = `token ${i + 1} of ${node.widths.length}: p ${share(Math.exp(logprob))}, log p ${logprob.toFixed(2)}${by}`;
+    const drafted = by ? " drafted" : "";
     if (width)
       spans.push(
-        el("span", { class: `token doubt-${doubt(Math.exp(logprob))}`, title }, node.text.slice(at, at + width)),
+        el(
+          "span",
+          { class: `token doubt-${doubt(Math.exp(logprob))}${drafted}`, title },
+          node.text.slice(at, at + width),
+        ),
       );
     else
       spans.push(
@@ -57,6 +71,14 @@ function unlikely(node, count) {
     .sort((a, b) => a.logprob - b.logprob)
     .slice(0, count)
     .filter((token) => token.logprob < Math.log(DOUBT[0]));
+}
+
+// How many of a node's tokens were drafted, and by whom.
+function draftedBy(node) {
+  const counts = Object.entries(node.drafted).map(([name, places]) => [name, places.length]);
+  const all = counts.reduce((total, [, count]) => total + count, 0);
+  const names = counts.sort((a, b) => b[1] - a[1]).map(([name, count]) => `${name} ${number(count)}`);
+  return `${number(all)} of ${plural(node.tokens, "token")} drafted (underlined): ${names.join(", ")}`;
 }
 
 // Log-probabilities along a node's tokens, as a line.
