@@ -1,7 +1,8 @@
 """Budgets: what may be started, so that no limit is overshot.
 
 An expansion reserves its token limit until the strategy is told of it; what it leaves over then goes to others. While
-no solution has an answer, a closing reserve is kept out of the budget for an unfinished one to give its answer.
+no solution has an answer, a closing reserve is kept out of the budget for an unfinished one to give its answer. What a
+verifier generates counts once its measurement is told, so that limits hold but for the last of those.
 """
 
 from __future__ import annotations
@@ -22,9 +23,10 @@ CLOSING_TOKENS = 48
 class Admission:
     """Counts one run's spending. All counts change in the order in which results are told, never by their timing."""
 
-    def __init__(self, budget: Budget, tree: Tree, *, calls_each: int = 1) -> None:
+    def __init__(self, budget: Budget, tree: Tree, *, calls_each: int = 1, tokens_between: int = 0) -> None:
         check_budget(budget)
         self._calls_each = calls_each  # at most so many engine calls make one sample
+        self._tokens_between = tokens_between  # that may be put between them: KV, but not generated
         self._budget = budget
         self._tree = tree
         self._spent = 0
@@ -64,6 +66,7 @@ class Admission:
         if budget.kv_tokens is not None:
             root = len(self._tree[ROOT].context)
             held = root + self._kv + sum(self._reserved.values()) + given
+            held += self._tokens_between * (len(self._reserved) + 1)
             held += sum(self._own.get(node.id, 0) for node in self._tree.path(parent) if not self._locks.get(node.id))
             tokens = min(tokens, budget.kv_tokens - held)
             if tokens < least:
@@ -84,6 +87,11 @@ class Admission:
         del self._reserved[node.id]
         self._lock(node.id, -1)
         self._own[node.id] = own
+
+    def spend(self, generated: int, calls: int) -> None:
+        """The strategy is told of a measurement, for which a verifier generated so much."""
+        self._spent += generated
+        self._calls += calls
 
     def drop(self, node: Node) -> None:
         """A sample was cancelled. How much it had generated depends on timing, so all it might have is spent."""

@@ -22,7 +22,7 @@ from reason.errors import EngineError, UsageError
 from reason.fields import describe
 from reason.search.admission import Admission, check_budget
 from reason.search.effects import Effects, Work
-from reason.search.generation import Generated, is_thinking, open_ended, prompted, step_text
+from reason.search.generation import Generated, is_thinking, open_ended, prompted, step_text, thinking_end
 from reason.search.tree import ROOT, Cancel, Expand, Measure, Node, NodeEnd, Room, Strategy, Tree
 from reason.search.voting import best_unfinished
 from reason.tasks.answers import extract_answer
@@ -87,8 +87,8 @@ class Run:
         self.strategy = strategy
         self._strategy_name = strategy_name
         self._budget = budget
-        limited = max_thinking_tokens is not None and engine.codec.thinking is not None
-        self._admission = Admission(budget, self.tree, calls_each=2 if limited else 1)
+        forced = () if max_thinking_tokens is None else thinking_end(engine.codec)
+        self._admission = Admission(budget, self.tree, calls_each=2 if forced else 1, tokens_between=len(forced))
         self._seed = seed
         given = verifiers or {}
         if missing := [name for name in strategy.measures if name not in given]:
@@ -215,11 +215,10 @@ class Run:
             elif isinstance(action, Measure):
                 self.tree.measuring.update((node, action.name) for node in action.nodes)
                 self._work.append(self._effects.measure(action))
-            else:
+            elif refused is None:  # what is small must not overtake what has to wait
                 for _ in range(min(room, action.num_samples)):
-                    limit = self._start(action)
-                    refused = refused or limit
-                    if limit is not None:
+                    refused = self._start(action)
+                    if refused is not None:
                         break
                     room -= 1
         if refused is not None and not self._work:  # else what is in flight may give room back
@@ -256,7 +255,8 @@ class Run:
         result = work.task.result()
         if work.measure is not None:
             done = list(work.measure.nodes)
-            for node, found in zip(work.measure.nodes, result, strict=True):
+            self._admission.spend(result.num_generated, result.num_calls)
+            for node, found in zip(work.measure.nodes, result.values, strict=True):
                 into = self.tree[node].embeddings if isinstance(found, bytes) else self.tree[node].scores
                 into[work.measure.name] = found
                 self.tree.measuring.discard((node, work.measure.name))
@@ -266,6 +266,8 @@ class Run:
             await self._fill(work.node, work.expand, result)
             done = [work.node.id]
             event = {"node": work.node.id, "end": work.node.finish_reason}
+            if work.node.error is not None:
+                event["error"] = work.node.error
             if work.node.answer is not None:
                 event |= {"answer": work.node.answer, "answer_class": work.node.answer_class}
         with self._effects.thinking():

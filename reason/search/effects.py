@@ -9,21 +9,29 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path as FilePath
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from reason.errors import UsageError
-from reason.search.generation import Generated, generate
+from reason.errors import EngineError, UsageError
+from reason.search.generation import CountingEngine, Generated, generate
 from reason.search.journal import Journal
 from reason.search.measuring import checked_scores, packed, trajectories
 from reason.search.tree import ROOT, Expand, Measure, Node, Tree
-from reason.types import Embedder, Engine, Request, Sampling, Usage, Verifier
+from reason.types import Completion, Embedder, Engine, Request, Sampling, Usage, Verifier
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Effects", "Work"]
+__all__ = ["Effects", "Measured", "Work"]
 
 T = TypeVar("T")
+
+
+class Measured(NamedTuple):
+    """What a measurement came to, for each node an embedding or scores; and what was generated for it."""
+
+    values: Sequence[tuple[float, ...] | bytes]
+    num_generated: int = 0
+    num_calls: int = 0
 
 
 @dataclass(slots=True)
@@ -127,10 +135,9 @@ class Effects:
 
     def expand(self, node: Node, expand: Expand, tokens: int, *, closing: bool = False) -> Work:
         """Begins to generate a node, at most ``tokens`` of it."""
-        recorded = self.journal.completion(node.id, expand.node) if self.journal is not None else None
-        if recorded is not None and self.journal is not None:
-            done = Generated(recorded, *self.journal.counts(node.id))
-            return Work(asyncio.ensure_future(_value(done)), node=node, expand=expand, replayed=True)
+        recorded = None if self.journal is None else self._recorded(self.journal, node, expand)
+        if recorded is not None:
+            return Work(asyncio.ensure_future(_value(recorded)), node=node, expand=expand, replayed=True)
         delimiter = (self._tree.problem.step_delimiter,) if expand.until == "step" else ()
         request = Request(
             prefix=node.context,
@@ -145,12 +152,22 @@ class Effects:
         thinking = None if closing else self._max_thinking_tokens
         return Work(asyncio.ensure_future(self._generate(node, request, expand, thinking)), node=node, expand=expand)
 
+    def _recorded(self, journal: Journal, node: Node, expand: Expand) -> Generated | None:
+        """What an earlier sitting recorded for a node."""
+        completion = journal.completion(node.id, expand.node)
+        if completion is not None:
+            return Generated(completion, *journal.counts(node.id))
+        if (failure := journal.failure(node.id)) is None:
+            return None
+        error = EngineError(failure)
+        return Generated(Completion(index=0, token_ids=(), text="", finish_reason="error", error=error), 0)
+
     def measure(self, measure: Measure) -> Work:
         """Begins to measure."""
         if measure.name not in self._verifiers:
             raise UsageError(f"the strategy asked for {measure.name!r}, which is not among its measures")
         recorded = None if self.journal is None else self.journal.measured(measure.name, measure.nodes)
-        work = self._measure(measure) if recorded is None else _value(recorded)
+        work = self._measure(measure) if recorded is None else _value(Measured(*recorded))
         return Work(asyncio.ensure_future(work), measure=measure, replayed=recorded is not None)
 
     def _recording(self, sampling: Sampling) -> Sampling:
@@ -179,7 +196,7 @@ class Effects:
             )
         return done
 
-    async def _measure(self, measure: Measure) -> Sequence[tuple[float, ...] | bytes]:
+    async def _measure(self, measure: Measure) -> Measured:
         """For each node an embedding, or scores: one, or one for each of its steps."""
         codec = self._engine.codec
         pieces = [
@@ -188,15 +205,17 @@ class Effects:
         ]
         verifier = self._verifiers[measure.name]
         given = [piece for steps in pieces for piece in steps]
-        result: Sequence[tuple[float, ...] | bytes]
+        engine = CountingEngine(self._engine)
+        values: Sequence[tuple[float, ...] | bytes]
         if isinstance(verifier, Embedder):
-            result = packed(verifier, await verifier.embed(given, self._engine, self._owner), len(given))
+            values = packed(verifier, await verifier.embed(given, engine, self._owner), len(given))
         else:
-            values = iter(checked_scores(verifier, await verifier.score(given, self._engine, self._owner), len(given)))
-            result = [tuple(next(values) for _ in steps) for steps in pieces]
+            scores = iter(checked_scores(verifier, await verifier.score(given, engine, self._owner), len(given)))
+            values = [tuple(next(scores) for _ in steps) for steps in pieces]
+        measured = Measured(values, engine.num_generated, engine.num_calls)
         if self.journal is not None:
-            self.journal.add_measure(measure.name, measure.nodes, result, self.usage().as_dict())
-        return result
+            self.journal.add_measure(measure.name, measure.nodes, *measured, usage=self.usage().as_dict())
+        return measured
 
 
 async def _value(value: T) -> T:

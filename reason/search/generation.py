@@ -7,7 +7,9 @@ what form the answer has.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,7 +17,17 @@ from reason.errors import EngineClosed
 from reason.search.tree import Expand
 from reason.types import Completion, Engine, Path, Request, Step, TextCodec, TokenLogprobs
 
-__all__ = ["Generated", "generate", "is_thinking", "open_ended", "prompted", "split_steps", "step_text"]
+__all__ = [
+    "CountingEngine",
+    "Generated",
+    "generate",
+    "is_thinking",
+    "open_ended",
+    "prompted",
+    "split_steps",
+    "step_text",
+    "thinking_end",
+]
 
 
 _CUT = "\ufffd"  # what half a character decodes to
@@ -28,6 +40,25 @@ class Generated:
     completion: Completion
     num_generated: int
     num_calls: int = 1  # of the engine
+
+
+class CountingEngine:
+    """An engine that counts what is generated through it."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self.num_generated = 0
+        self.num_calls = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._engine, name)
+
+    async def generate(self, requests: Sequence[Request]) -> AsyncIterator[Completion]:
+        async with contextlib.aclosing(self._engine.generate(requests)) as stream:  # type: ignore[type-var]
+            async for completion in stream:
+                self.num_generated += len(completion.token_ids)
+                self.num_calls += 1
+                yield completion
 
 
 async def generate(engine: Engine, request: Request, *, max_thinking_tokens: int | None = None) -> Generated:
@@ -48,10 +79,15 @@ async def generate(engine: Engine, request: Request, *, max_thinking_tokens: int
         return Generated(first, len(first.token_ids))
     thinks = _tokens_after(request.prefix + first.token_ids, start) is not None
     cut = thinks and thinking.end_token not in first.token_ids
-    given = engine.codec.encode("\n" + thinking.end + "\n\n") if cut else ()
+    given = thinking_end(engine.codec) if cut else ()
     prefix = request.prefix + first.token_ids + given
     second = await _complete(engine, replace(request, prefix=prefix, max_tokens=left))
     return Generated(_joined(engine.codec, first, given, second), len(first.token_ids) + len(second.token_ids), 2)
+
+
+def thinking_end(codec: TextCodec) -> Path:
+    """What is put into the model's mouth at the limit on thinking; nothing for models that do not think."""
+    return () if codec.thinking is None else codec.encode("\n" + codec.thinking.end + "\n\n")
 
 
 def is_thinking(codec: TextCodec, path: Path) -> bool:

@@ -50,8 +50,10 @@ class Journal:
         self.end: dict[str, Any] | None = None
         self.usage: dict[str, Any] | None = None  # at the last recorded effect
         self._nodes: dict[int, dict[str, Any]] = {}
-        self._measures: dict[tuple[str, tuple[int, ...]], Sequence[tuple[float, ...] | bytes]] = {}
+        self._measures: dict[tuple[str, tuple[int, ...]], tuple[Sequence[tuple[float, ...] | bytes], int, int]] = {}
         self._classes: dict[int, int] = {}
+        self._failures: dict[int, tuple[str, int]] = {}  # node -> its error, and how many effects were recorded before
+        self._effects = 0
         self.told = 0  # "tell" lines that are there already
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
@@ -110,6 +112,12 @@ class Journal:
             logprobs=unpack_logprobs(event.get("logprobs")),
         )
 
+    def failure(self, node: int) -> str | None:
+        """The error of a node that failed, if the search went on from there: what follows in the journal depends on it,
+        where a node at which an earlier sitting ended may be tried again."""
+        error, before = self._failures.get(node, ("", self._effects))
+        return error if before < self._effects else None
+
     def counts(self, node: int) -> tuple[int, int]:
         """How many of a recorded node's tokens were generated, not given, and in how many calls."""
         return self._nodes[node]["generated"], self._nodes[node]["calls"]
@@ -118,8 +126,8 @@ class Journal:
         """What an earlier sitting said of a node's answer."""
         return self._classes.get(node)
 
-    def measured(self, name: str, nodes: Sequence[int]) -> Sequence[tuple[float, ...] | bytes] | None:
-        """What an earlier sitting recorded for a measurement."""
+    def measured(self, name: str, nodes: Sequence[int]) -> tuple[Sequence[tuple[float, ...] | bytes], int, int] | None:
+        """What an earlier sitting recorded for a measurement: values, and the tokens and calls that they took."""
         return self._measures.get((name, tuple(nodes)))
 
     def add_completion(
@@ -162,11 +170,19 @@ class Journal:
         self._write({**event, **(marks or {})})
 
     def add_measure(
-        self, name: str, nodes: Sequence[int], values: Sequence[tuple[float, ...] | bytes], usage: Mapping[str, Any]
+        self,
+        name: str,
+        nodes: Sequence[int],
+        values: Sequence[tuple[float, ...] | bytes],
+        num_generated: int = 0,
+        num_calls: int = 0,
+        *,
+        usage: Mapping[str, Any],
     ) -> None:
-        """Records a measurement: scores, or packed vectors."""
+        """Records a measurement: scores, or packed vectors; and what was generated for it."""
         shown = [base64.b64encode(each).decode("ascii") if isinstance(each, bytes) else each for each in values]
-        self._write({"type": "measure", "name": name, "nodes": list(nodes), "values": shown, "usage": usage})
+        event = {"type": "measure", "name": name, "nodes": list(nodes), "values": shown, "usage": usage}
+        self._write(event | ({"generated": num_generated, "calls": num_calls} if num_calls else {}))
 
     def add_tell(self, number: int, event: Mapping[str, Any]) -> None:
         """Records the ``number``-th thing the strategy was told, unless an earlier sitting did."""
@@ -183,18 +199,21 @@ class Journal:
 
     def _take(self, event: dict[str, Any]) -> None:
         kind = event["type"]
+        self._effects += kind in ("node", "measure")
         if kind == "run":
             self.header = event
         elif kind == "node":
             self._nodes[event["id"]] = event
             self.usage = event["usage"]
         elif kind == "measure":
-            self._measures[event["name"], tuple(event["nodes"])] = [
-                base64.b64decode(each) if isinstance(each, str) else tuple(each) for each in event["values"]
-            ]
+            values = [base64.b64decode(each) if isinstance(each, str) else tuple(each) for each in event["values"]]
+            took = event.get("generated", 0), event.get("calls", 0)
+            self._measures[event["name"], tuple(event["nodes"])] = (values, *took)
             self.usage = event["usage"]
         elif kind == "tell":
             self.told += 1
+            if event.get("end") == "error":
+                self._failures[event["node"]] = (str(event.get("error", "it failed")), self._effects)
             if "answer_class" in event:
                 self._classes[event["node"]] = event["answer_class"]
         elif kind == "end":

@@ -61,6 +61,11 @@ class Node:
         return self.finish_reason in ("eos", "stop", "length")
 
     @property
+    def failed(self) -> bool:
+        """It came to nothing: an error, or it was dropped."""
+        return self.finish_reason in ("error", "cancelled")
+
+    @property
     def open(self) -> bool:
         """It ends at a step boundary and may be extended."""
         return self.finish_reason == "step"

@@ -4,15 +4,17 @@
     weighted   argmax_a  sum of score_i over {i : answer_i = a}   (https://arxiv.org/abs/2206.02336)
     best       answer of argmax_i score_i
 
-Leaves without an answer abstain. Ties go to the answer that was asked for first.
+Leaves without an answer abstain; so do those without a score, as a run leaves them that a limit ended, unless nobody
+has one: then it is a majority. Weights below 0 are all raised by the lowest. Ties go to the answer that more leaves
+gave, then to the one that was asked for first.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import Literal, TypeAlias
 
-from reason.errors import UsageError
 from reason.search.tree import Node, Tree
 from reason.types import Answer
 
@@ -36,23 +38,30 @@ def vote(tree: Tree, select: Selection = "majority", leaves: Iterable[Node] | No
         own = (leaf for leaf in tree.leaves() if not leaf.aside)
         longest = max(own, key=lambda leaf: leaf.path_tokens, default=None)
         return Answer(answer=None, text=tree.text(longest.id) if longest else "")
-    classes = list(voters.values())
-    scored = select != "majority" and all("score" in leaf.notes for members in classes for leaf in members)
-    if not scored:
-        winners = max(classes, key=len)
+    scored = {key: [leaf for leaf in members if "score" in leaf.notes] for key, members in voters.items()}
+    winners: Sequence[Node]
+    by_score = select != "majority" and any(scored.values())
+    if not by_score:
+        winners = max(voters.values(), key=len)
         share = len(winners) / len(leaves)
-    elif select == "weighted":
-        if any(_score(leaf) < 0 for members in classes for leaf in members):
-            raise UsageError("a weighted vote needs scores of at least 0; use select=best or another verifier")
-        weights = [sum(_score(leaf) for leaf in members) for members in classes]
-        winners = classes[max(range(len(classes)), key=weights.__getitem__)]
-        total = sum(weights)
-        answered = sum(len(members) for members in classes)
-        share = max(weights) / total * answered / len(leaves) if total else 0.0
     else:
-        winners = max(classes, key=lambda members: max(map(_score, members)))
-        share = len(winners) / len(leaves)
-    return Answer(answer=winners[0].answer, text=tree.text(_spokesman(winners, scored).id), confidence=share)
+        voters = {key: members for key, members in scored.items() if members}
+        if select == "best":
+            winners = max(voters.values(), key=lambda members: max(map(_score, members)))
+            share = len(winners) / len(leaves)
+        else:
+            winners, share = _weighted(list(voters.values()))
+            share *= sum(map(len, voters.values())) / len(leaves)
+    return Answer(answer=winners[0].answer, text=tree.text(_spokesman(winners, by_score).id), confidence=share)
+
+
+def _weighted(voters: Sequence[Sequence[Node]]) -> tuple[Sequence[Node], float]:
+    """Whose scores weigh most together, and what share of all weight they have."""
+    least = min(0.0, min(_score(leaf) for members in voters for leaf in members))
+    weights = [math.fsum(_score(leaf) - least for leaf in members) for members in voters]
+    best = max(range(len(voters)), key=lambda i: (weights[i], len(voters[i])))
+    total = math.fsum(weights)
+    return voters[best], weights[best] / total if total else 0.0
 
 
 def best_unfinished(tree: Tree) -> Node | None:

@@ -8,7 +8,7 @@ whatever is scored beside them. We depart from the original in asking about a wh
 the beginning of one, for every kind of problem.
 
 The answers are text that the policy writes: the ledger counts them as its calls and tokens. A budget cannot know of
-them beforehand and may be exceeded by them; the strategy ``tot`` asks the same within its budget.
+them beforehand and may be exceeded by the last of them; the strategy ``tot`` asks the same within its budget.
 """
 
 from __future__ import annotations

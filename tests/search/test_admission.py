@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from reason.engine.scripted import ScriptedEngine
 from reason.search.admission import CLOSING_TOKENS, MIN_TOKENS, Admission
+from reason.search.strategies.beam import Beam
 from reason.search.strategies.best_of_n import BestOfN
 from reason.search.tree import ROOT, Action, Cancel, Expand, Node, Room, Tree
-from reason.types import Answer, Budget, Problem, StoppedBy, Thinking
+from reason.types import Answer, Budget, Engine, Problem, Request, StoppedBy, Thinking, Trajectory
 
 if TYPE_CHECKING:
     from tests.search.conftest import MakeRun
@@ -222,10 +224,10 @@ class Once:
         return Answer(answer=None, text="")
 
 
-def test_one_refused_expansion_does_not_stop_others_that_fit(make_run: MakeRun) -> None:
+def test_what_comes_after_a_refused_expansion_does_not_overtake_it(make_run: MakeRun) -> None:
     async def whole() -> list[int]:
         engine = ScriptedEngine(["x" * 200])
-        wanted = (60, 60, 25, 30, 15)  # of 100: the second and the fourth do not fit
+        wanted = (30, 25, 60, 25, 15)  # of 100: the third does not fit beside the first two
         strategy = Once(tuple(Expand(node=ROOT, max_tokens=tokens) for tokens in wanted))
         problem = Problem(content="?", closing="")
         run = make_run(engine, strategy, budget=Budget(kv_tokens=100 + 23), problem=problem)
@@ -235,7 +237,7 @@ def test_one_refused_expansion_does_not_stop_others_that_fit(make_run: MakeRun) 
         assert solution.stopped_by == "done"
         return [node.num_tokens for node in run.tree.nodes[1:]]
 
-    assert asyncio.run(whole()) == [60, 25, 15]
+    assert asyncio.run(whole()) == [30, 25]
 
 
 def test_a_refused_expansion_stops_its_own_further_samples(make_run: MakeRun) -> None:
@@ -245,7 +247,55 @@ def test_a_refused_expansion_stops_its_own_further_samples(make_run: MakeRun) ->
         await run.solve()
         return [node.num_tokens for node in run.tree.nodes[1:]]
 
-    assert asyncio.run(whole()) == [60, 20]
+    assert asyncio.run(whole()) == [60]
+
+
+@dataclass(frozen=True)
+class Wordy:
+    """A verifier that has the engine write 30 tokens about each trajectory."""
+
+    name: str = "self-certainty"
+    statistics: bool = False
+    top_logprobs: int | None = None
+    probability: bool = False
+
+    async def score(self, trajectories: Sequence[Trajectory], engine: Engine, owner: str) -> list[float]:
+        asked = [Request(prefix=each.path, max_tokens=30, owner=owner) for each in trajectories]
+        return [float(len(done.token_ids)) async for done in engine.generate(asked)]
+
+
+def test_what_a_verifier_writes_is_spent(make_run: MakeRun, tmp_path: Path) -> None:
+    async def whole(**limits: int) -> list[Any]:
+        engine = ScriptedEngine(["x" * 39 + "\n\n"])
+        options: dict[str, Any] = {"verifiers": {"self-certainty": Wordy()}, "budget": Budget(**limits)}
+        found = []
+        for _ in range(2):  # the second time from the trace
+            run = make_run(engine, Beam(width=2, beam_width=2), journal=tmp_path / f"{limits}.jsonl", **options)
+            solution = await run.solve()
+            found.append((solution.stopped_by, len(run.tree) - 1, solution.usage.policy_tokens, solution.usage.calls))
+        assert found[0] == found[1]
+        return found
+
+    free = asyncio.run(whole(policy_tokens=10_000))[0]
+    assert free[0] == "done"
+    for limits in ({"policy_tokens": 400}, {"calls": 9}):
+        stopped, nodes, tokens, calls = asyncio.run(whole(**limits))[0]
+        assert stopped == next(iter(limits))
+        assert nodes < free[1]
+        spent = {"policy_tokens": tokens, "calls": calls}
+        assert spent[stopped] <= limits[stopped] + 2 * 30 * (stopped == "policy_tokens")  # the last measurement's
+
+
+def test_the_end_of_thinking_has_room() -> None:
+    tree = Tree(Problem(content="?"), [Node(id=ROOT, parent=None, context=(1,) * 10, finish_reason="step")])
+    for between, granted in ((0, 90), (4, 86)):
+        admission = Admission(Budget(kv_tokens=100), tree, calls_each=2, tokens_between=between)
+        assert admission.grant(ROOT, 1000, 0, closing=False) == granted
+    child = Node(id=1, parent=ROOT)
+    tree.add(child)
+    admission.start(child, 40, 0)
+    assert admission.grant(ROOT, 42, 0, closing=False) == 42  # 10 + 40 + 2 x 4 + 42
+    assert admission.grant(ROOT, 43, 0, closing=False) == "kv_tokens"
 
 
 def test_a_cancelled_sample_is_paid_for(make_run: MakeRun) -> None:

@@ -78,26 +78,26 @@ def branches(strategy: REBASE) -> Level:
     return level
 
 
-PLAIN: dict[str, Any] = {"width": 3, "diversity_weight": 0.0}
+PLAIN = ETS(width=3, kv_weight=1.0, diversity_weight=0.0, node_cost="tokens")
 
 
 def test_a_branch_that_costs_more_than_it_is_worth_is_pruned() -> None:
     """The long branch holds 35 of 50 tokens and is worth a third; the whole width goes to the others."""
     assert branches(REBASE(width=3)).told() == {3: 1, 4: 1, 5: 1}
-    assert branches(ETS(**PLAIN)).told() == {3: 2, 4: 1}
-    assert branches(ETS(**PLAIN, kv_weight=0.47)).told() == {3: 1, 4: 1, 5: 1}  # 0.7 * 0.47 < 1/3
-    assert branches(ETS(**PLAIN, kv_weight=0.48)).told() == {3: 2, 4: 1}
+    assert branches(PLAIN).told() == {3: 2, 4: 1}
+    assert branches(replace(PLAIN, kv_weight=0.47)).told() == {3: 1, 4: 1, 5: 1}  # 0.7 * 0.47 < 1/3
+    assert branches(replace(PLAIN, kv_weight=0.48)).told() == {3: 2, 4: 1}
 
 
 def test_nodes_cost_the_same_if_told_so() -> None:
     """Of six nodes, the root's among them, the third's branch is two: worth its price up to kv_weight 1."""
-    uniform = ETS(**PLAIN, node_cost="uniform")
+    uniform = replace(PLAIN, node_cost="uniform")
     assert branches(uniform).told() == {3: 1, 4: 1, 5: 1}
     assert branches(replace(uniform, kv_weight=1.01)).told() == {3: 2, 4: 1}
 
 
 def test_what_is_decided_is_noted() -> None:
-    level = branches(ETS(**PLAIN))
+    level = branches(PLAIN)
     level.told()
     assert [level.tree[node].notes["weight"] for node in (3, 4, 5)] == pytest.approx([1 / 3] * 3)
     (program,) = level.tree[ROOT].notes["programs"]
@@ -105,7 +105,7 @@ def test_what_is_decided_is_noted() -> None:
 
 
 def test_the_prompt_costs_nothing() -> None:
-    level = branches(ETS(**PLAIN))
+    level = branches(PLAIN)
     program = level.strategy.program(level.tree, level.tree.nodes[3:], [1 / 3] * 3)
     costs = {(first, second): round(2 / 3 - program.value((first, second)), 6) for first, second in ((0, 1), (0, 2))}
     assert costs == {(0, 1): 15 / 50, (0, 2): 45 / 50}
@@ -115,7 +115,7 @@ def test_the_same_words_are_held_once() -> None:
     """Two equal steps of 20 tokens are worth 2/3 and hold 20 of 40; the third is worth 1/3 for as much."""
 
     def level(**fields: Any) -> Level:
-        made = Level(ETS(**PLAIN, kv_weight=1.2, **fields))
+        made = Level(replace(PLAIN, kv_weight=1.2, **fields))
         first = made.candidate(ROOT, 0.5, 20)
         made.candidate(ROOT, 0.5, 20, like=first)
         made.candidate(ROOT, 0.5, 20)
@@ -130,7 +130,7 @@ def test_the_same_words_are_held_once() -> None:
 
 def four(**fields: Any) -> Level:
     """Four steps worth and costing a quarter each, the first two and the last two alike in meaning."""
-    level = Level(ETS(width=4, distance=0.05, **fields))
+    level = Level(ETS(width=4, distance=0.05, node_cost="tokens", **fields))
     for angle in (0.0, 0.1, 1.5, 1.4):
         level.candidate(ROOT, 0.5, angle=angle)
     return level
@@ -156,7 +156,7 @@ def test_clusters_are_by_the_distance() -> None:
 
 def test_a_cluster_does_not_outlive_a_price_that_is_too_high() -> None:
     """What a cluster is worth is shared by their number: with four of them nothing pays."""
-    level = Level(ETS(width=4, distance=0.01, kv_weight=2.0, diversity_weight=0.6))
+    level = Level(ETS(width=4, distance=0.01, kv_weight=2.0, diversity_weight=0.6, node_cost="tokens"))
     for angle in (0.0, 0.4, 0.8, 1.2):
         level.candidate(ROOT, 0.5, angle=angle)
     assert list(level.told().values()) == [4]
@@ -173,7 +173,7 @@ def test_steps_are_embedded_where_it_matters() -> None:
     for fields in ({"kv_weight": 0.0}, {"diversity_weight": 0.0}):
         assert asked(four(**fields)) == []
         assert four(**fields).strategy.measures == (VERIFIER,)
-    same = Level(ETS(width=2))
+    same = Level(ETS(width=2, kv_weight=1.0))
     same.candidate(ROOT, 0.5, like=same.candidate(ROOT, 0.5))
     assert asked(same) == []
     assert same.told() == {1: 1, 2: 1}

@@ -106,7 +106,7 @@ def test_a_full_disk(recorded: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         journal._stream.close()
         monkeypatch.setattr(journal, "_stream", Full())
         with pytest.raises(ReasonError, match=r"cannot write the trace file .*: No space left on device"):
-            journal.add_measure("x", [1], [(1.0,)], {})
+            journal.add_measure("x", [1], [(1.0,)], usage={})
 
 
 def test_failures_are_not_recorded(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from reason.engine.scripted import ScriptedEngine
-from reason.errors import UsageError
+from reason.errors import EngineError, UsageError
 from reason.search.driver import Run
 from reason.search.journal import JournalMismatch, read_journal
 from reason.search.strategies.beam import Beam
@@ -186,6 +186,34 @@ def test_what_a_verifier_used_survives_a_kill(sit: Sit, watched: type[WatchedEng
         resumed, _ = sit(engine, strategy, journal=torn)
         assert (resumed.usage.policy_tokens, resumed.usage.verifier_tokens, resumed.usage.calls) == (spent, spent, 3)
         assert engine.requests == []
+
+
+def test_a_failure_that_the_search_went_on_from_stays_one(
+    sit: Sit, watched: type[WatchedEngine], tmp_path: Path
+) -> None:
+    """The first of two steps fails; the second is gone on with. What a server that is back would say in its stead
+    belongs to no place in this trace."""
+    texts = ["much longer\n\n", "short\n\n", box(1), box(2)]
+    strategy, whole = Beam(width=2, beam_width=2), tmp_path / "whole.jsonl"
+    _, run = sit(watched(texts, failing=[1]), strategy, journal=whole)
+    assert [node.finish_reason for node in run.tree.nodes[1:]] == ["error", "step", "eos", "eos"]
+    lines = whole.read_bytes().splitlines(keepends=True)
+    assert {"node": 1, "end": "error", "error": "sample 1 failed"}.items() <= json.loads(lines[2]).items()
+    for kept in range(1, len(lines)):
+        torn = tmp_path / f"{kept}.jsonl"
+        torn.write_bytes(b"".join(lines[:kept]))
+        went_on = any(json.loads(line)["type"] != "tell" for line in lines[3:kept])
+        _, resumed = sit(watched(texts, failing=() if went_on else [1]), strategy, journal=torn)
+        assert shape(resumed.tree)[2:] == shape(run.tree)[2:]
+        assert (resumed.tree[1].finish_reason, resumed.tree[1].error) == ("error", "sample 1 failed")
+
+
+def test_what_failed_at_the_end_is_tried_again(sit: Sit, watched: type[WatchedEngine], tmp_path: Path) -> None:
+    file, strategy = tmp_path / "a.jsonl", BestOfN(num_samples=2)
+    with pytest.raises(EngineError, match="every expansion failed"):
+        sit(watched([box(1)], failing=[1, 2]), strategy, journal=file)
+    solution, _ = sit(watched([box(1)]), strategy, journal=file)
+    assert [candidate.answer for candidate in solution.candidates] == ["1", "1"]
 
 
 @pytest.mark.parametrize("moment", [1, 2, 3, 5])

@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from reason.errors import UsageError
 from reason.search.tree import ROOT, Node, NodeEnd, Tree
 from reason.search.voting import Selection, best_unfinished, vote
 from reason.types import Answer, Problem
@@ -86,23 +85,28 @@ def test_only_abstentions(select: Selection) -> None:
 
 
 @pytest.mark.parametrize("select", ["weighted", "best"])
-def test_if_one_was_not_scored_it_is_a_majority(select: Selection) -> None:
-    """As when the budget ended before the last measurement."""
-    assert said(tree_of(("1", 0.1), ("1", None), ("2", 0.9)), select) == ("1", pytest.approx(2 / 3))
+def test_who_was_not_scored_abstains_and_counts(select: Selection) -> None:
+    """As when a limit ended the run before the last measurement."""
+    tree = tree_of(("A", 0.99), ("B", 0.01), ("B", 0.01), ("B", None))
+    assert said(tree, select)[0] == "A"
+    assert vote(tree, "weighted").confidence == pytest.approx(0.99 / 1.01 * 3 / 4)
+    assert said(tree_of(("1", None), ("2", None), ("2", None)), select) == ("2", pytest.approx(2 / 3))
+    assert said(tree_of((None, 0.5), ("2", None)), select) == ("2", 0.5)
 
 
-def test_weights_may_not_be_negative() -> None:
+def test_negative_weights_are_raised_by_the_lowest() -> None:
     tree = tree_of(("1", -0.1), ("2", 0.5))
-    with pytest.raises(UsageError, match="a weighted vote needs scores of at least 0; use select=best"):
-        vote(tree, "weighted")
+    assert said(tree, "weighted") == ("2", 1.0)
     assert said(tree, "best")[0] == "2"
     assert said(tree_of(("1", -0.1), ("2", -0.5)), "best") == ("1", 0.5)
     assert said(tree, "majority")[0] == "1"
     assert said(tree_of((None, -0.1), ("2", 0.5)), "weighted") == ("2", 0.5)  # who abstains has no weight
+    votes = tree_of(("1", -3.0), ("2", -2.0), ("2", -2.5), ("3", -1.75))  # 0, 1 + 1/2, 5/4
+    assert said(votes, "weighted") == ("2", pytest.approx(1.5 / 2.75))
 
 
 def test_weights_that_are_all_zero() -> None:
-    assert said(tree_of(("1", 0.0), ("2", 0.0), ("2", 0.0)), "weighted") == ("1", 0.0)
+    assert said(tree_of(("1", 0.0), ("2", 0.0), ("2", 0.0)), "weighted") == ("2", 0.0)
 
 
 def test_the_text_is_the_winners_best_or_its_shortest_whole_one() -> None:

@@ -7,9 +7,9 @@ share for i; clusters are of steps that say the same, by average linkage over th
 solved: ``cost_model``.
 
 We depart from the paper's code, where a lambda_b of 0 became a bonus and the prompt counted as two tokens: 0 is REBASE
-here, and the prompt is held in any case. The paper's nodes all cost the same; "tokens" charges what our cache, which is
-addressed by content, really holds: samples that say the same in the same words are held once. Embeddings are the
-policy's own hidden states by default, not those of a mathematical BERT.
+here, and the prompt is held in any case. The paper's nodes all cost the same, and so do ours unless told otherwise;
+"tokens" charges what our cache, which is addressed by content, really holds: samples that say the same in the same
+words are held once. Embeddings are the policy's own hidden states by default, not those of a mathematical BERT.
 """
 
 from __future__ import annotations
@@ -37,10 +37,11 @@ class ETS(REBASE):
     ``programs`` solved.
 
     Args:
-        kv_weight: lambda_b. 0 is REBASE.
+        kv_weight: lambda_b. 0 is REBASE. The paper's is 1, with a reward model's scores; self-certainty tells steps
+            apart less, so that it takes more to give one up.
         diversity_weight: lambda_d; the paper has 1.5 at width 16, 1.4 at 64, 1.45 at 256. 0 needs no embeddings.
-        node_cost: what counts as cost, as a share of what all candidates hold: "tokens", once wherever paths are equal;
-            or nodes, "uniform".
+        node_cost: what counts as cost, as a share of what all candidates hold: nodes, "uniform"; or "tokens", once
+            wherever paths are equal. Tokens make long steps dear, and what is left of short ones takes more of them.
         embedder: whose vectors say how alike two steps are.
         distance: up to this mean cosine distance steps are of one cluster. The paper's suits our embedders too: of 15
             steps of a 0.5B model it makes 4 clusters by hidden states, where 0.01, at which steps say the very same,
@@ -48,9 +49,9 @@ class ETS(REBASE):
         solver: of what is not decided by passes over the tree: HiGHS, or CBC through PuLP.
     """
 
-    kv_weight: float = 1.0
+    kv_weight: float = 4.0
     diversity_weight: float = 1.5
-    node_cost: Literal["uniform", "tokens"] = "tokens"
+    node_cost: Literal["uniform", "tokens"] = "uniform"
     embedder: str = DEFAULT_EMBEDDER
     distance: float = 0.05
     solver: Solver = "highs"

@@ -4,7 +4,7 @@ embedding = mean, over the last step's tokens, of the states after the final nor
 
 The engine keeps the sum while it generates, so it costs nothing; steps that it did not write cost a forward over their
 tokens. Of one step's states the mean tells siblings apart better than the last one (AUC .88 against .86, and of the
-pairs it joins .87 mention the same numbers against .82); the mean of the states *at* its tokens does as well. All states
+pairs it joins .87 mention the same numbers against .82); the states *at* its tokens do as well. All states
 point much the same way, so distances are small; taking a constant mean away spreads them and tells nothing more (AUC
 .87). Vectors depend on nothing that is asked at the same time, bfloat16's rounding aside. ``same_distance`` is that of
 Qwen2.5-Coder-0.5B; with SmolLM2-135M .74 of the pairs that it joins mention the same numbers.
