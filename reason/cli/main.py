@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from reason.cli import bench, compare, eval, models, solve, strategies, view
+from reason.cli import bench, compare, compress, eval, models, solve, strategies, view
 
 __all__ = ["app"]
 
@@ -23,6 +23,7 @@ app.command("solve")(solve.solve)
 app.command("eval")(eval.evaluate)
 app.command("compare")(compare.compare)
 app.command("view")(view.view)
+app.command("compress")(compress.compress)
 app.command("strategies")(strategies.strategies)
 app.add_typer(models.app, name="models")
 app.add_typer(bench.app, name="bench")
