@@ -72,3 +72,13 @@ def test_draws_are_distributed_as_they_should_be() -> None:
     assert stats.kstest(drawn, student.cdf).pvalue > 0.01
     shares = [Beta(2.0, 1.5).draw(coins) for _ in range(3000)]
     assert stats.kstest(shares, stats.beta(2.0, 1.5).cdf).pvalue > 0.01
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 5])
+def test_a_drawer_draws_the_same_numbers(count: int) -> None:
+    posterior = Gaussian().after(moments(*(value / 4 for value in range(count))))
+    ours, theirs = random.Random(7), random.Random(7)
+    draw = posterior.drawer()
+    for _ in range(200):
+        scale = posterior.nu * posterior.tau_squared / 2 / theirs.gammavariate(posterior.nu / 2, 1.0)
+        assert draw(ours) == theirs.normalvariate(posterior.m, math.sqrt(scale / posterior.kappa))

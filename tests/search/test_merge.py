@@ -17,7 +17,6 @@ from reason.search.merging import MergedTree
 from reason.search.strategies import make_strategy
 from reason.search.strategies.beam import Beam
 from reason.search.strategies.best_first import BestFirst
-from reason.search.strategies.best_of_n import BestOfN
 from reason.search.strategies.dvts import DVTS
 from reason.search.strategies.early_stopping import UnanimousWindow
 from reason.search.strategies.merge import Merge
@@ -275,8 +274,6 @@ def test_by_name() -> None:
     assert make_strategy("merge", width=8) == Merge(inner=Beam(width=8))
     nested = make_strategy("esc", inner="merge", width=8, distance=0.1, window=3)
     assert nested == UnanimousWindow(inner=Merge(inner=Beam(width=8), distance=0.1), window=3)
-    nested = make_strategy("merge", inner="esc", window=3, num_samples=5)
-    assert nested == Merge(inner=UnanimousWindow(inner=BestOfN(num_samples=5), window=3))
     with pytest.raises(UnknownName, match=r"unknown field of merge 'widht'\. Did you mean 'width'"):
         make_strategy("merge", widht=8)
     assert isinstance(Merge(), Strategy)

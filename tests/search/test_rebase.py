@@ -137,7 +137,7 @@ def test_each_gets_so_many_steps_and_finished_ones_take_their_share_of_the_width
     assert [sum(node.depth == depth for node in tree.nodes) for depth in (1, 2, 3, 4)] == [5, 3, 2, 1]
     assert [candidate.answer for candidate in solution.candidates] == ["1", "2", "3", "4", "4"]
     assert solution.stopped_by == "done"
-    assert (solution.answer, solution.confidence) == ("1", pytest.approx(0.9 / 2.3))  # 4 has .8 and .1: first is first
+    assert (solution.answer, solution.confidence) == ("4", pytest.approx(0.9 / 2.3))  # .8 and .1, as 1 has .9
 
 
 def test_all_solutions_vote_and_by_score(play: Play) -> None:

@@ -21,10 +21,10 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal, NamedTuple
 
 from reason.errors import UsageError
-from reason.search.bandits import Beta, Gaussian, How, Moments, Scale, scale_of
+from reason.search.bandits import Beta, Drawer, Gaussian, How, Moments, Scale, scale_of
 from reason.search.strategies.backup import worth
 from reason.search.strategies.decoding import Decoding, check_at_least
 from reason.search.strategies.refining import ask_anew
@@ -48,6 +48,8 @@ class ABMCTS(Decoding):
     select: how the answer is chosen among them; the original takes the best.
     """
 
+    breadth: ClassVar[str] = "num_samples"
+
     num_samples: int = 16
     in_flight: int = 4
     posterior: Literal["gaussian", "beta"] = "gaussian"
@@ -66,7 +68,8 @@ class ABMCTS(Decoding):
         return (self.verifier,)
 
     def ask(self, tree: Tree, room: Room) -> Sequence[Action]:
-        unscored = [node for node in tree.nodes[1:] if node.finish_reason != "error" and "value" not in node.notes]
+        lost = ("error", "cancelled")
+        unscored = [node for node in tree.nodes[1:] if node.finish_reason not in lost and "value" not in node.notes]
         due = tuple(
             node.id
             for node in unscored
@@ -77,7 +80,8 @@ class ABMCTS(Decoding):
         if new > 0:
             arms = Arms(tree, self._scale(tree, "value"), Beta() if self.posterior == "beta" else Gaussian())
             nodes = [arms.choose(tree.coins("ab-mcts", len(tree) + i)) for i in range(new)]
-            actions += [self._sample(tree, node) for node in nodes]
+            samples = {node: self._sample(tree, node) for node in set(nodes)}
+            actions += [samples[node] for node in nodes]
         return actions
 
     def tell(self, tree: Tree, done: Sequence[int]) -> None:
@@ -102,6 +106,15 @@ class ABMCTS(Decoding):
         return Expand(node=node, prompt=said, keep=True, max_tokens=self.max_tokens, sampling=self.sampling)
 
 
+class _Choice(NamedTuple):
+    """What is drawn from at a node."""
+
+    gen: Drawer
+    cont: Drawer
+    children: list[int]  # scored ones
+    below: list[Drawer]  # theirs
+
+
 class Arms:
     """The posteriors of a tree.
 
@@ -114,6 +127,7 @@ class Arms:
         self._scale = scale
         self._prior = prior
         self._posteriors: dict[tuple[int, str], Gaussian | Beta] = {}
+        self._choices: dict[int, _Choice] = {}
 
     def of(self, node: int, note: str) -> Gaussian | Beta:
         """The posterior of a node's choice: "gen", "cont", or, for its parent's choice of it, "below"."""
@@ -125,12 +139,18 @@ class Arms:
     def choose(self, coins: random.Random) -> int:
         """The node that is to have a new child; ties go to new ones."""
         at = ROOT
-        while scored := [child.id for child in self._tree.children(at) if "value" in child.notes]:
-            if self.of(at, "gen").draw(coins) >= self.of(at, "cont").draw(coins):
-                break
-            draws = [self.of(child, "below").draw(coins) for child in scored]
-            at = scored[draws.index(max(draws))]
+        while (choice := self._choice(at)).children and choice.gen(coins) < choice.cont(coins):
+            draws = [draw(coins) for draw in choice.below]
+            at = choice.children[draws.index(max(draws))]
         return at
+
+    def _choice(self, node: int) -> _Choice:
+        """Made once: a batch comes to the same nodes again and again."""
+        if node not in self._choices:
+            scored = [child.id for child in self._tree.children(node) if "value" in child.notes]
+            below = [self.of(child, "below").drawer() for child in scored]
+            self._choices[node] = _Choice(self.of(node, "gen").drawer(), self.of(node, "cont").drawer(), scored, below)
+        return self._choices[node]
 
 
 def _count(tree: Tree, node: Node, value: float) -> None:

@@ -26,10 +26,10 @@ import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import ClassVar, Literal
 
-from reason.search.strategies.decoding import check_at_least
-from reason.search.strategies.particle import Stepwise, standardised
+from reason.search.strategies.decoding import Stepwise, check_at_least
+from reason.search.strategies.particle import standardised
 from reason.search.strategies.scoring import scores_due
 from reason.search.tree import ROOT, Action, Cancel, Expand, Measure, Node, Room, Tree
 from reason.search.voting import vote
@@ -54,6 +54,8 @@ class AStar(Stepwise):
         drop_duplicates: whether equal texts are one state.
         select: the cheapest solution, or a vote among those found.
     """
+
+    breadth: ClassVar[str] = "num_solutions"
 
     num_children: int = 4
     parallel: int = 2

@@ -13,12 +13,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from reason.errors import UsageError
-from reason.search.strategies.decoding import Decoding, check_at_least
+from reason.search.strategies.decoding import Stepwise, check_at_least
 from reason.search.strategies.scoring import scores_due, step_aggregate
-from reason.search.tree import ROOT, Action, Expand, Measure, Node, Room, Tree
+from reason.search.tree import ROOT, Action, Measure, Node, Room, Tree
 from reason.search.voting import Selection, vote
 from reason.types import Answer
 
@@ -26,50 +26,28 @@ __all__ = ["Beam", "StepSearch"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class StepSearch(Decoding):
-    """Fields and moves of strategies that write solutions step by step.
+class StepSearch(Stepwise):
+    """Fields and moves of searches that are so many solutions wide.
 
     Args:
         width: solutions under way at once, and wanted.
         beam_width: samples of each next step.
-        verifier: who scores steps.
         aggregation: how step scores make a path's.
         select: how the answer is chosen among finished solutions.
-        max_step_tokens: limit of one step.
-        max_steps: after so many a solution is written to its end in one go.
     """
+
+    breadth: ClassVar[str] = "width"
 
     width: int = 16
     beam_width: int = 4
-    verifier: str = "self-certainty"
     aggregation: Literal["last", "min", "mean", "prod"] = "last"
     select: Selection = "weighted"
-    max_step_tokens: int = 256
-    max_steps: int = 40
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_at_least(self, 1, "width", "beam_width", "max_step_tokens", "max_steps")
-        if self.verifier.partition(":")[0] == "agreement":
-            raise UsageError("agreement compares finished solutions, not steps; use another verifier")
+        check_at_least(self, 1, "width", "beam_width")
         if self.width % self.beam_width:
             raise UsageError(f"width must be a multiple of beam_width, got {self.width} and {self.beam_width}")
-
-    @property
-    def measures(self) -> tuple[str, ...]:
-        return (self.verifier,)
-
-    def step(self, tree: Tree, node: int, num_samples: int) -> Expand:
-        """The next step below a node, or all the rest where limits are near."""
-        left = self.max_tokens - tree[node].path_tokens
-        last = left <= self.max_step_tokens or tree[node].depth + 1 >= self.max_steps
-        return Expand(
-            node=node,
-            num_samples=num_samples,
-            until="end" if last else "step",
-            max_tokens=max(1, left if last else self.max_step_tokens),
-            sampling=self.sampling,
-        )
 
     def last_scores(self, tree: Tree, room: Room) -> list[Action] | None:
         """What is left to do when nothing more may be started; None while something may."""

@@ -12,10 +12,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
-from reason.search.strategies.decoding import check_at_least
-from reason.search.strategies.particle import Stepwise
+from reason.search.strategies.decoding import Stepwise, check_at_least
 from reason.search.strategies.scoring import scores_due, step_aggregate
 from reason.search.tree import ROOT, Action, Expand, Measure, Node, Room, Tree
 from reason.search.voting import Selection, vote
@@ -41,6 +40,8 @@ class BestFirst(Stepwise):
     aggregation: how step scores make a path's.
     select: how the answer is chosen among finished solutions.
     """
+
+    breadth: ClassVar[str] = "iterations"
 
     num_children: int = 10
     iterations: int = 50

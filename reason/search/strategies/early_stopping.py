@@ -7,7 +7,7 @@
 
 They wrap any strategy that votes over finished solutions. Samples are drawn ``in_flight`` at a time, for a batch
 costs little more than one; what is under way when the vote is decided is cancelled. Samples without an answer count
-as none.
+as none, and pruned ones are no part of the vote.
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, is_dataclass, replace
 
 from reason.errors import UsageError
+from reason.fields import hints
 from reason.search.strategies.best_of_n import BestOfN
-from reason.search.strategies.decoding import check_at_least
+from reason.search.strategies.decoding import check_at_least, layers
 from reason.search.tree import Action, Cancel, Expand, Node, Room, Strategy, Tree
 from reason.types import Answer
 
@@ -38,6 +39,7 @@ class EarlyStopping(ABC):
 
     def __post_init__(self) -> None:
         check_at_least(self, 1, "in_flight")
+        _check_votes(self.inner)
 
     @abstractmethod
     def decided(self, solutions: Sequence[Node]) -> bool:
@@ -49,7 +51,8 @@ class EarlyStopping(ABC):
 
     def ask(self, tree: Tree, room: Room) -> Sequence[Action]:
         pending = tuple(node.id for node in tree.nodes if node.pending)
-        stopped = any(node.finish_reason == "cancelled" for node in tree.nodes) or self.decided(tree.finished())
+        voters = [node for node in tree.finished() if "pruned" not in node.notes]
+        stopped = any(node.finish_reason == "cancelled" for node in tree.nodes) or self.decided(voters)
         if stopped and pending:
             return [Cancel(nodes=pending)]
         free = 0 if stopped else min(room.expansions, self.in_flight - len(pending))
@@ -108,3 +111,14 @@ class UnanimousWindow(EarlyStopping):
         windows = [solutions[start : start + self.window] for start in range(0, whole, self.window)]
         classes = ({node.answer_class for node in window} for window in windows)
         return any(len(found) == 1 and None not in found for found in classes)
+
+
+def _check_votes(inner: Strategy) -> None:
+    """Raises UsageError if a strategy's answer is not voted on."""
+    *_, innermost = layers(inner)
+    select = getattr(innermost, "select", "majority")
+    if select not in ("majority", "weighted"):
+        has_choice = is_dataclass(innermost) and "select" in hints(type(innermost))
+        remedy = "; use select=majority" if has_choice else ", and it has no other way to answer"
+        kind = type(innermost).__name__
+        raise UsageError(f"early stopping ends votes, and {kind} answers by select={select}, without one{remedy}")

@@ -24,12 +24,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from reason.errors import UsageError
 from reason.search.bandits import How, Scale, scale_of
 from reason.search.strategies.backup import Backup, back_up, worth
-from reason.search.strategies.decoding import Decoding, check_at_least
+from reason.search.strategies.decoding import Stepwise, check_at_least
 from reason.search.strategies.mcts_view import Rule, View
 from reason.search.strategies.scoring import step_aggregate
 from reason.search.tree import ROOT, Action, Cancel, Expand, Measure, Node, Room, Tree
@@ -40,7 +40,7 @@ __all__ = ["MCTS", "RStarMath", "ReSTMCTS"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class MCTS(Decoding):
+class MCTS(Stepwise):
     """Args:
     iterations: selections in all.
     in_flight: selections under way at once.
@@ -70,6 +70,8 @@ class MCTS(Decoding):
     max_steps: after so many a solution is written to its end in one go.
     """
 
+    breadth: ClassVar[str] = "iterations"
+
     iterations: int = 16
     in_flight: int = 4
     num_children: int = 2
@@ -88,18 +90,13 @@ class MCTS(Decoding):
     revisit: bool = False
     stop_value: float = 0.0
     scale: How = "auto"
-    verifier: str = "self-certainty"
     aggregation: Literal["last", "min", "mean", "prod"] = "last"
     select: Selection = "weighted"
     voters: int = 0
-    max_step_tokens: int = 256
-    max_steps: int = 40
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_at_least(
-            self, 1, "iterations", "in_flight", "num_children", "num_rollouts", "max_step_tokens", "max_steps"
-        )
+        check_at_least(self, 1, "iterations", "in_flight", "num_children", "num_rollouts")
         check_at_least(self, 0, "exploration", "virtual_loss", "rollout_steps", "stop_value", "voters")
         for name in ("alpha", "widening"):
             if not 0 <= getattr(self, name) <= 1:
@@ -108,12 +105,6 @@ class MCTS(Decoding):
             raise UsageError(f"discount must be in (0, 1], got {self.discount}")
         if self.widening and (self.simulate == "best" or self.to_the_end):
             raise UsageError("simulate=best and to_the_end need whole expansions; use widening=0")
-        if self.verifier.partition(":")[0] == "agreement":
-            raise UsageError("agreement compares finished solutions, not steps; use another verifier")
-
-    @property
-    def measures(self) -> tuple[str, ...]:
-        return (self.verifier,)
 
     def ask(self, tree: Tree, room: Room) -> Sequence[Action]:
         if "stopped" in tree[ROOT].notes:
@@ -146,7 +137,7 @@ class MCTS(Decoding):
         moves = [self.rollout(tree, node, count) for node, count in self._rollouts_due(tree, view)]
         moves += [self.step(tree, node, count) for node, count in view.unfilled]
         moves += [
-            Expand(node=node, max_tokens=self._left(tree, node), sampling=Sampling(temperature=0.0))
+            Expand(node=node, max_tokens=self.left(tree, node), sampling=Sampling(temperature=0.0))
             for node in view.completing
         ]
         planned = sum(move.num_samples for move in moves)
@@ -159,26 +150,11 @@ class MCTS(Decoding):
             view.take(node)
         return moves
 
-    def step(self, tree: Tree, node: int, num_samples: int) -> Expand:
-        """The next step below a node, or all the rest where limits are near."""
-        left = self._left(tree, node)
-        last = left <= self.max_step_tokens or tree[node].depth + 1 >= self.max_steps
-        return Expand(
-            node=node,
-            num_samples=num_samples,
-            until="end" if last else "step",
-            max_tokens=left if last else self.max_step_tokens,
-            sampling=self.sampling,
-        )
-
     def rollout(self, tree: Tree, node: int, num_samples: int) -> Expand:
         """Rollouts from a node, or the next step of one that ends there."""
         if self.rollout_steps:
             return self.step(tree, node, num_samples)
-        return Expand(node=node, num_samples=num_samples, max_tokens=self._left(tree, node), sampling=self.sampling)
-
-    def _left(self, tree: Tree, node: int) -> int:
-        return max(1, self.max_tokens - tree[node].path_tokens)
+        return Expand(node=node, num_samples=num_samples, max_tokens=self.left(tree, node), sampling=self.sampling)
 
     def _rollouts_due(self, tree: Tree, view: View) -> list[tuple[int, int]]:
         """Where rollouts are to begin or to go on, and how many."""
@@ -262,7 +238,7 @@ class MCTS(Decoding):
         siblings = self._whole(tree, parent, "value") if self.to_the_end else []
         is_open = [node.id for node in siblings if node.open]
         if is_open and not any("descend" in node.notes for node in siblings):
-            tree.note(self.view(tree).best(is_open), descend=True)
+            tree.note(self.view(tree, family=parent).best(is_open), descend=True)
 
     def _whole(self, tree: Tree, parent: int, note: str) -> list[Node]:
         """The children that an expansion gave a node, without those that failed, if all of them have a note."""
@@ -300,7 +276,7 @@ class MCTS(Decoding):
         best = sorted(answered, key=lambda node: (-node.notes["score"], node.id))[: self.voters]
         return vote(tree, self.select, sorted(best, key=lambda node: node.id) or None)
 
-    def view(self, tree: Tree, *, finished: bool = False) -> View:
+    def view(self, tree: Tree, *, finished: bool = False, family: int | None = None) -> View:
         return View(
             tree,
             scale=self.scaled(tree, "value", "q"),
@@ -310,11 +286,13 @@ class MCTS(Decoding):
             num_children=self.num_children,
             widening=self.widening,
             finished=finished,
+            family=family,
         )
 
     def scaled(self, tree: Tree, *notes: str) -> Scale:
         """The scale of some notes of the nodes so far."""
-        return scale_of((node.notes[note] for node in tree.nodes for note in notes if note in node.notes), self.scale)
+        found = [node.notes[note] for note in notes for node in tree.nodes if note in node.notes]
+        return scale_of(found, self.scale)
 
     def _worth(self, tree: Tree, node: Node) -> float:
         score: float = node.notes["score"]

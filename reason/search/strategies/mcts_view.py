@@ -23,6 +23,7 @@ class View:
 
     Args:
         finished: finished solutions may be selected.
+        family: read only this node and its children, below which nothing is expanded yet: enough for ``best`` of them.
         others: see ``MCTS``.
     """
 
@@ -37,6 +38,7 @@ class View:
         num_children: int,
         widening: float,
         finished: bool = False,
+        family: int | None = None,
     ) -> None:
         self._tree = tree
         self._rule = rule
@@ -60,8 +62,9 @@ class View:
         self._open = [False] * count  # evaluated, and may be selected for itself
         self._available = [False] * count  # selection may come here
         self._priors: dict[int, dict[int, float]] = {}  # parent -> child -> prior
-        self._read(scale)
-        self._sum_up()
+        nodes = tree.nodes if family is None else [tree[family], *tree.children(family)]
+        self._read(nodes, scale)
+        self._sum_up(nodes)
 
     @property
     def under_way(self) -> int:
@@ -98,46 +101,57 @@ class View:
 
     # -- making it ---------------------------------------------------------------------------------------------------
 
-    def _read(self, scale: Scale) -> None:
-        """Each node for itself."""
-        aside = [False] * len(self._tree)  # rollouts, and what completes a leaf
-        for node in self._tree.nodes:
-            children = self._tree.children(node.id)
-            if aside[node.id]:
-                for child in children:
-                    aside[child.id] = True
+    def _read(self, nodes: Sequence[Node], scale: Scale) -> None:
+        """Each node for itself; parents come before their children."""
+        low, span = scale.low, scale.high - scale.low
+        asked, waiting, children, own, q = self._asked, self._waiting, self._children, self.own, self.q
+        aside: set[int] = set()  # rollouts, and what completes a leaf
+        rollouts: dict[int, int] = {}  # by node, how many of its next children are rollouts
+        for node in nodes:
+            at, above, notes = node.id, node.parent, node.notes
+            if above in aside:
+                aside.add(at)
                 continue
-            notes = node.notes
-            rollouts = len(children) if "completing" in notes else notes.get("rollouts", 0)
-            for child in children[:rollouts]:
-                aside[child.id] = True
-            evaluated = node.id == ROOT or "value" in notes
-            if not evaluated and rollouts:
-                self.rolling.append(node.id)
+            if above is not None and rollouts.get(above):
+                rollouts[above] -= 1
+                aside.add(at)
+                continue
+            evaluated = "value" in notes
+            if above is not None:
+                asked[above] += 1
+                if node.finish_reason in ("error", "cancelled"):
+                    waiting[above] -= 1
+                elif evaluated:
+                    waiting[above] -= 1
+                    children[above].append(at)
             if "completing" in notes:
-                if not children:
-                    self.completing.append(node.id)
+                rollouts[at] = len(self._tree)
+                if not self._tree.children(at):
+                    self.completing.append(at)
                 continue
-            self.visits[node.id] = notes.get("visits", 0)
-            if evaluated and node.id != ROOT:
-                self.own[node.id] = scale(notes["value"])
-                self.q[node.id] = scale(notes.get("q", notes["value"]))
-            self._open[node.id] = evaluated and (node.open or (self._finished and node.finished))
-            self._read_expansion(node.id, children[rollouts:], descends="descend" in notes)
+            if "rollouts" in notes:
+                rollouts[at] = notes["rollouts"]
+                if not evaluated and rollouts[at]:
+                    self.rolling.append(at)
+            if "visits" in notes:
+                self.visits[at] = notes["visits"]
+            if evaluated:
+                value = notes["value"]
+                own[at] = (value - low) / span if span > 0 else 0.5
+                q[at] = (notes.get("q", value) - low) / span if span > 0 else 0.5
+            if evaluated or at == ROOT:
+                self._open[at] = node.finish_reason == "step" or (self._finished and node.finished)
+        for node in nodes:
+            if asked[node.id] or "descend" in node.notes:
+                self._read_expansion(node.id, descends="descend" in node.notes)
 
-    def _read_expansion(self, node: int, children: Sequence[Node], *, descends: bool) -> None:
-        asked = self._asked[node] = len(children)
-        failed = 0
-        for child in children:
-            if child.finish_reason in ("error", "cancelled"):
-                failed += 1
-            elif "value" in child.notes:
-                self._children[node].append(child.id)
-        self._waiting[node] = asked - failed - len(self._children[node])
+    def _read_expansion(self, node: int, *, descends: bool) -> None:
+        asked = self._asked[node]
+        self._waiting[node] += asked
         if self._widening:
             self.started += asked
             self.virtual[node] = self._waiting[node]
-        elif asked or descends:
+        else:
             self.started += not descends
             lacking = self._num_children - asked
             if lacking:
@@ -146,12 +160,16 @@ class View:
             self.virtual[node] = int(self._waiting[node] > 0)
             self._asked[node] = self._num_children
 
-    def _sum_up(self) -> None:
+    def _sum_up(self, nodes: Sequence[Node]) -> None:
         """From the leaves to the root."""
-        for node in reversed(self._tree.nodes):
-            self._available[node.id] = self._can_be_reached(node.id)
-            if node.parent is not None:
-                self.virtual[node.parent] += self.virtual[node.id]
+        for node in reversed(nodes):
+            at, above = node.id, node.parent
+            if self._asked[at] or self._children[at]:
+                self._available[at] = self._can_be_reached(at)
+            else:
+                self._available[at] = self._open[at]
+            if above is not None and self.virtual[at]:
+                self.virtual[above] += self.virtual[at]
 
     # -- choosing ----------------------------------------------------------------------------------------------------
 

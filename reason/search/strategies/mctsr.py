@@ -23,7 +23,7 @@ import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 from reason.search.strategies.decoding import Decoding, check_at_least
 from reason.search.strategies.refining import ask_anew, say
@@ -64,6 +64,8 @@ class MCTSr(Decoding):
     select: how the answer is chosen; answers weigh (Q + 100) / 200.
     """
 
+    breadth: ClassVar[str] = "iterations"
+
     iterations: int = 8
     in_flight: int = 4
     num_scores: int = 2
@@ -95,16 +97,20 @@ class MCTSr(Decoding):
         moves = [move for item in items.values() for move in self._lacking(tree, item)]
         started = sum(item.started for item in items.values())
         under_way = {node: item.under_way for node, item in items.items()}
+        free = self.in_flight - sum(under_way.values())
         planned = sum(move.num_samples for move in moves) if self._settled(first) else room.expansions
-        while planned < room.expansions and started < self.iterations and sum(under_way.values()) < self.in_flight:
-            node = self.select_node(tree, items, under_way)
-            if node is None:
+        bounds = {node: self.bound(item, under_way[node]) for node, item in items.items()}
+        while bounds and planned < room.expansions and started < self.iterations and free > 0:
+            node = max(bounds, key=bounds.__getitem__)  # of equals the first
+            if bounds[node] == -math.inf:
                 break
             new = self._refinement(tree, node)
             moves += new
             planned += len(new)
             started += 1
+            free -= 1
             under_way[node] += 1
+            bounds[node] = self.bound(items[node], under_way[node])
         return moves
 
     def tell(self, tree: Tree, done: Sequence[int]) -> None:
@@ -141,21 +147,18 @@ class MCTSr(Decoding):
             tree.note(at, q=(own + max(below)) / 2 if below else own)
             at = tree[tree[at].parent or ROOT].parent or ROOT  # the answer that its critique criticised
 
-    def select_node(self, tree: Tree, items: dict[int, Item], under_way: dict[int, int]) -> int | None:
-        """The answer to refine next: of those that are scored and not fully expanded the one of the highest bound, the
-        first of equals."""
-        best, highest = None, -math.inf
-        for item in items.values():
-            lost = under_way[item.node]
-            full = len(item.rewritings) + lost >= self.max_children
-            if not item.scored or (full and (lost or max(item.rewritings) > item.own)):
-                continue
-            own = value_of([*item.rewards, *[LOWEST] * lost])
-            q = (own + item.best_below) / 2 if item.best_below is not None else own
-            bound = q + self.exploration * math.sqrt(math.log(item.parent_visits + 1) / (item.visits + lost + 1e-5))
-            if bound > highest:
-                best, highest = item.node, bound
-        return best
+    def bound(self, item: Item, lost: int) -> float:
+        """By which answers are chosen to be refined; -inf for one that is not scored, or is fully expanded.
+
+        Args:
+            lost: refinements of it under way.
+        """
+        full = len(item.rewritings) + lost >= self.max_children
+        if not item.scored or (full and (lost or max(item.rewritings) > item.own)):
+            return -math.inf
+        own = value_of([*item.rewards, *[LOWEST] * lost])
+        q = (own + item.best_below) / 2 if item.best_below is not None else own
+        return q + self.exploration * math.sqrt(math.log(item.parent_visits + 1) / (item.visits + lost + 1e-5))
 
     def _items(self, tree: Tree) -> Iterator[Item]:
         """The answers, and the dummy."""

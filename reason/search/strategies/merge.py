@@ -10,7 +10,7 @@ filter does, merged ones are lost.
 
 We depart from the original in its embedder, which was trained for the purpose; in merging no finished solutions (they
 cost nothing more, and vote; theirs are merged where they are part of a beam); and in leaving invalid steps to the inner
-strategy.
+strategy. Our own strategies that do not write step by step are not wrapped: they have nothing to merge.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from reason.errors import UsageError
 from reason.search.merging import MergedTree, merge, spread, undecided
 from reason.search.strategies.beam import Beam
+from reason.search.strategies.decoding import Decoding, Stepwise, layers
 from reason.search.tree import Action, Cancel, Expand, Measure, Node, Room, Strategy, Tree
 from reason.types import Answer
 from reason.verifiers import EMBEDDERS, VERIFIERS
@@ -42,6 +43,7 @@ class Merge:
     distance: float = 0.0
 
     def __post_init__(self) -> None:
+        _check_steps(self.inner)
         if _kind(self.embedder) in VERIFIERS:
             raise UsageError(f"{self.embedder} scores steps; embedders are {', '.join(EMBEDDERS)}")
         if not 0 <= self.distance <= 2:
@@ -107,6 +109,19 @@ class Merge:
         distance = self.distance or same_distance(self.embedder)
         merge(tree, ready, embedder=self.embedder, distance=distance, verifier=self.verifier)
         return ready
+
+
+def _check_steps(inner: Strategy) -> None:
+    """Raises UsageError if there is nothing to merge in a strategy, or it merges itself."""
+    *_, innermost = inside = list(layers(inner))
+    if any(isinstance(each, Merge) for each in inside):
+        raise UsageError("what merge is to wrap merges already; one merge is enough")
+    if isinstance(innermost, Decoding) and not isinstance(innermost, Stepwise):
+        from reason.search.strategies import STRATEGIES
+
+        names = ", ".join(name for name, kind in STRATEGIES.items() if issubclass(kind, Stepwise))
+        kind = type(innermost).__name__
+        raise UsageError(f"{kind} does not write step by step, so there is nothing to merge; merge wraps {names}")
 
 
 def _kind(name: str) -> str:

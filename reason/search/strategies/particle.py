@@ -20,54 +20,17 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 from reason.errors import UsageError
 from reason.search.resampling import Scheme, effective_sample_size, logit, resample, softmax
-from reason.search.strategies.decoding import Decoding, check_at_least
+from reason.search.strategies.decoding import Stepwise, check_at_least
 from reason.search.strategies.scoring import scores_due
-from reason.search.tree import ROOT, Action, Expand, Measure, Node, Room, Tree
+from reason.search.tree import ROOT, Action, Measure, Node, Room, Tree
 from reason.search.voting import Selection, vote
 from reason.types import Answer
 
-__all__ = ["ParticleFilter", "Stepwise", "standardised"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Stepwise(Decoding):
-    """Fields of strategies that write solutions step by step.
-
-    Args:
-        verifier: who scores steps.
-        max_step_tokens: limit of one step.
-        max_steps: after so many a solution is written to its end in one go.
-    """
-
-    verifier: str = "self-certainty"
-    max_step_tokens: int = 256
-    max_steps: int = 40
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_at_least(self, 1, "max_step_tokens", "max_steps")
-        if self.verifier.partition(":")[0] == "agreement":
-            raise UsageError("agreement compares finished solutions, not steps; use another verifier")
-
-    @property
-    def measures(self) -> tuple[str, ...]:
-        return (self.verifier,)
-
-    def step(self, tree: Tree, node: int, num_samples: int, *, last: bool = False) -> Expand:
-        """The next step below a node, or all the rest where limits are near or it is to be the ``last``."""
-        left = self.max_tokens - tree[node].path_tokens
-        last = last or left <= self.max_step_tokens or tree[node].depth + 1 >= self.max_steps
-        return Expand(
-            node=node,
-            num_samples=num_samples,
-            until="end" if last else "step",
-            max_tokens=max(1, left if last else self.max_step_tokens),
-            sampling=self.sampling,
-        )
+__all__ = ["ParticleFilter", "standardised"]
 
 
 class _Group(NamedTuple):
@@ -108,6 +71,8 @@ class ParticleFilter(Stepwise):
         num_iterations: more than one is particle Gibbs.
         select: how the answer is chosen among stopped particles, by their weights.
     """
+
+    breadth: ClassVar[str] = "num_particles"
 
     num_particles: int = 8
     resampling: Scheme = "multinomial"

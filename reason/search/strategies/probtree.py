@@ -24,14 +24,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 from reason.search.strategies.decoding import Decoding, check_at_least
 from reason.search.strategies.probtree_prompts import CHILD, CLOSED, DECOMPOSE, OPEN
 from reason.search.strategies.question_tree import filled, question_tree
 from reason.search.strategies.scoring import scores_due
 from reason.search.tree import ROOT, Action, Expand, Measure, Node, Room, Tree
-from reason.search.voting import vote
+from reason.search.voting import Selection, vote
 from reason.tasks.bm25 import BM25
 from reason.tasks.qa import extract_short_answer, fitting, is_unknown, numbered, stated_answer
 from reason.types import Answer, Message, Problem
@@ -75,6 +75,8 @@ class ProbTree(Decoding):
         max_questions: of the whole tree; lists that would make it larger are dropped.
         few_shot: worked examples before each prompt, as far as there are so many.
     """
+
+    select: ClassVar[Selection] = "best"
 
     max_tokens: int = 256
     temperature: float = 0.0
@@ -134,7 +136,7 @@ class ProbTree(Decoding):
     def answer(self, tree: Tree) -> Answer:
         nodes = [node for job, node in _State(self, tree).nodes.items() if job.question == 0 and "score" in node.notes]
         if not nodes:
-            return vote(tree)
+            return vote(tree, self.select)
         best = _last(tree, max(nodes, key=lambda node: (node.notes["score"], -node.id)))
         return Answer(answer=best.answer, text=tree.text(best.id), confidence=best.notes["score"])
 

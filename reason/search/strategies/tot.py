@@ -23,13 +23,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 from reason.errors import UsageError
 from reason.search.strategies.decoding import Decoding, check_at_least
 from reason.search.strategies.scoring import scores_due
 from reason.search.tree import ROOT, Action, Expand, Measure, Node, Room, Tree
-from reason.search.voting import vote
+from reason.search.voting import Selection, vote
 from reason.tasks.thoughts import Messages, PromptSet, ThoughtPrompts, read_value, thought_prompts
 from reason.types import Answer
 
@@ -77,6 +77,9 @@ class TreeOfThoughts(Decoding):
         max_proposal_tokens: limit of each proposal.
         max_value_tokens: limit of each answer that values.
     """
+
+    select: ClassVar[Selection] = "best"
+    breadth: ClassVar[str] = "keep"
 
     search: Literal["bfs", "dfs"] = "bfs"
     steps: int = 4
@@ -139,7 +142,7 @@ class TreeOfThoughts(Decoding):
 
     def answer(self, tree: Tree) -> Answer:
         valued = [leaf for leaf in tree.finished() if "score" in leaf.notes]
-        return vote(tree, "best", valued if any(leaf.answer is not None for leaf in valued) else None)
+        return vote(tree, self.select, valued if any(leaf.answer is not None for leaf in valued) else None)
 
     # -- where the search is -----------------------------------------------------------------------------------------
 
