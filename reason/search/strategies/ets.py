@@ -49,7 +49,7 @@ class ETS(REBASE):
         solver: of what is not decided by passes over the tree: HiGHS, or CBC through PuLP.
     """
 
-    kv_weight: float = 4.0
+    kv_weight: float = 2.5
     diversity_weight: float = 1.5
     node_cost: Literal["uniform", "tokens"] = "uniform"
     embedder: str = DEFAULT_EMBEDDER
