@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import numbers
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import fields, is_dataclass
+from types import NoneType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from reason.errors import UsageError
 
-__all__ = ["check_choices", "check_types", "describe", "hints", "parse"]
+__all__ = ["check_choices", "check_types", "describe", "hints", "label", "parse", "parse_settings"]
 
 
 def hints(kind: type[Any]) -> Mapping[str, Any]:
-    """The types of a dataclass's fields by name."""
+    """The types of the fields by name that a dataclass may be given."""
     resolved = get_type_hints(kind)
-    return {field.name: resolved[field.name] for field in fields(kind)}
+    return {field.name: resolved[field.name] for field in fields(kind) if field.init}
 
 
 def describe(thing: Any) -> dict[str, Any]:
@@ -31,12 +32,37 @@ def describe(thing: Any) -> dict[str, Any]:
     return shown
 
 
+def label(name: str, settings: Mapping[str, Any]) -> str:
+    """A name with its settings, "beam(width=8,beam_width=2)"; commas within one are semicolons."""
+    shown = ",".join(f"{key}={_shown(value)}" for key, value in settings.items())
+    return f"{name}({shown})" if shown else name
+
+
+def parse_settings(settings: Iterable[str]) -> dict[str, str]:
+    """``["num-samples=8"]`` as texts by field.
+
+    Raises:
+        UsageError: one has no "=", or sets what another sets.
+    """
+    texts: dict[str, str] = {}
+    for setting in settings:
+        name, equals, text = setting.partition("=")
+        key = name.strip().replace("-", "_")
+        if not equals:
+            raise UsageError(f"a strategy setting is written field=value, got {setting!r}")
+        if key in texts:
+            raise UsageError(f"{key} is set twice, to {texts[key]!r} and {text.strip()!r}")
+        texts[key] = text.strip()
+    return texts
+
+
 def parse(key: str, text: str, kind: Any) -> Any:
     """A field's value from a command line.
 
     Raises:
         UsageError: the text is no value of that type.
     """
+    kind, _ = _wanted(kind)
     if get_origin(kind) is Literal:
         _check_choice(key, text, kind)
         return text
@@ -59,7 +85,9 @@ def check_types(kind: type[Any], values: Mapping[str, Any]) -> None:
         UsageError: one is not.
     """
     for key, value in values.items():
-        wanted = hints(kind)[key]
+        wanted, optional = _wanted(hints(kind)[key])
+        if optional and value is None:
+            continue
         if get_origin(wanted) is Literal:
             _check_choice(key, value, wanted)
         accepted = {bool: bool, int: numbers.Integral, float: numbers.Real, str: str}.get(wanted)
@@ -76,9 +104,20 @@ def check_choices(thing: Any) -> None:
             _check_choice(key, getattr(thing, key), kind)
 
 
+def _wanted(kind: Any) -> tuple[Any, bool]:
+    """A type without its None, and whether it had one."""
+    parts = get_args(kind)
+    rest = [part for part in parts if part is not NoneType]
+    return (rest[0], True) if NoneType in parts and len(rest) == 1 else (kind, False)
+
+
 def _check_choice(key: str, value: Any, kind: Any) -> None:
     if value not in get_args(kind):
         raise UsageError(f"{key} must be one of {', '.join(map(str, get_args(kind)))}, got {value!r}")
+
+
+def _shown(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value).replace(",", ";")
 
 
 def _article(kind: str) -> str:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from reason.cli import options
 from reason.cli.errors import exit_on_error
 from reason.cli.tables import print_tables
 from reason.errors import UsageError
@@ -24,16 +25,7 @@ __all__ = ["app"]
 
 app = typer.Typer(name="bench", help="Record and replay token streams, measure drafting.", no_args_is_help=True)
 
-_Model = Annotated[
-    str | None,
-    typer.Option(
-        "--model", "-m", help="A catalogue name, a folder, a GGUF file or a hub id.", show_default="the default model"
-    ),
-]
 _Data = Annotated[Path | None, typer.Option(help="Folder with the tasks' data.", show_default="REASON_DATA or the hub")]
-_Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
-_Dtype = Annotated[str, typer.Option(help="auto, bfloat16, float32 or float16.")]
-_Threads = Annotated[int | None, typer.Option(help="CPU threads.", show_default="free cores")]
 _Recording = Annotated[Path, typer.Argument(metavar="FILE.npz", help="What `reason bench record` wrote.")]
 _Problems = Annotated[
     int | None, typer.Option(min=1, help="At most so many problems, spread evenly.", show_default="all")
@@ -50,15 +42,15 @@ def record(
         list[str], typer.Argument(metavar="TASK...", help="Tasks (see `reason eval --list`) or files of JSON lines.")
     ],
     out: Annotated[Path, typer.Option(help="The file to write, .npz.", show_default=False)],
-    model: _Model = None,
+    model: options.Model = None,
     data: _Data = None,
     problems: Annotated[int, typer.Option(min=1, help="Problems, split evenly over the tasks.")] = 40,
     samples: Annotated[int, typer.Option(min=1, help="Samples of each problem.")] = 16,
     temperature: Annotated[float, typer.Option(min=0.0, help="0 is greedy.")] = 0.8,
     max_tokens: Annotated[int, typer.Option(min=1, help="Of each sample.")] = 512,
-    device: _Device = "auto",
-    dtype: _Dtype = "auto",
-    threads: _Threads = None,
+    device: options.Device = "auto",
+    dtype: options.Dtype = "auto",
+    threads: options.Threads = None,
 ) -> None:
     """Sample problems and keep every token with the likeliest tokens of its row, to replay drafting without a model.
 
@@ -192,15 +184,15 @@ def tree(
 @app.command("speculate")
 @exit_on_error()
 def speculate(
-    model: _Model = None,
+    model: options.Model = None,
     data: _Data = None,
     recording: Annotated[
         Path | None, typer.Option(metavar="FILE.npz", help="Also replay this recording.", show_default=False)
     ] = None,
     draft: Annotated[str, typer.Option(help="The drafts that are compared with none.")] = "auto",
-    device: _Device = "auto",
-    dtype: _Dtype = "auto",
-    threads: _Threads = None,
+    device: options.Device = "auto",
+    dtype: options.Dtype = "auto",
+    threads: options.Threads = None,
     quick: Annotated[bool, typer.Option("--quick", help="A little of everything, to see that it works.")] = False,
     rounds: Annotated[
         int | None, typer.Option(min=1, help="Of everything, with and without drafts.", show_default="3, or 1 if quick")

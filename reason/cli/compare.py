@@ -1,15 +1,16 @@
-"""`reason compare`: strategies over a task at equal cost, or two evaluations of the same problems side by side."""
+"""`reason compare`: strategies over a task, or two evaluations of the same problems side by side."""
 
 from __future__ import annotations
 
-import json
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from reason.cli import options
 from reason.cli.errors import exit_on_error
+from reason.cli.eval import default_folder
+from reason.cli.printing import print_json
 from reason.errors import UsageError
 
 if TYPE_CHECKING:
@@ -22,12 +23,14 @@ _COSTS = {
     "verifier_tokens": "verifier tokens",
     "forwards": "forwards",
     "unique_kv_tokens_peak": "unique KV tokens, peak",
-    "seconds": "seconds",
+    "seconds": "seconds of wall time",
 }
+_OF_TWO_FOLDERS = ("what", "as_json")
 
 
 @exit_on_error()
 def compare(
+    context: typer.Context,
     what: Annotated[
         list[str],
         typer.Argument(
@@ -37,20 +40,26 @@ def compare(
     strategies: Annotated[
         str | None,
         typer.Option(
-            metavar="NAME,NAME(FIELD=VALUE,…)",
-            help="What to compare on a task; the first is the base.",
+            metavar="'NAME,NAME(FIELD=VALUE,…)'",
+            help="What to compare on a task; the first is the base. Parentheses need quotes in a shell.",
             show_default=False,
         ),
     ] = None,
     budget_tokens: Annotated[
         str | None,
         typer.Option(
-            metavar="1000,4000", help="Generated tokens a problem may cost; again for each.", show_default=False
+            metavar="1000,4000",
+            help="Generated tokens a problem may cost, equal for all; again for each.",
+            show_default=False,
         ),
     ] = None,
     sweep: Annotated[
         str | None,
-        typer.Option(metavar="FIELD=4,16,64", help="A field's values; width is any strategy's.", show_default=False),
+        typer.Option(
+            metavar="FIELD=4,16,64",
+            help="A field's values. width stands for what each strategy's cost grows with: num_samples, iterations …",
+            show_default=False,
+        ),
     ] = None,
     setting: Annotated[
         list[str] | None,
@@ -58,9 +67,9 @@ def compare(
     ] = None,
     solution_tokens: Annotated[
         int, typer.Option(min=1, help="Of a typical solution: sets widths that are not given from the budget.")
-    ] = 256,
-    limit: Annotated[int | None, typer.Option(help="At most so many problems.", show_default="all")] = None,
-    offset: Annotated[int, typer.Option(help="Pass over so many problems first.")] = 0,
+    ] = 320,
+    limit: options.Limit = None,
+    offset: options.Offset = 0,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -68,71 +77,91 @@ def compare(
             show_default="runs/TASK-MODEL-compare-seedN",
         ),
     ] = None,
-    data: Annotated[
-        Path | None, typer.Option(help="Folder or file with the task's data.", show_default="REASON_DATA or the hub")
-    ] = None,
-    model: Annotated[
-        str | None,
-        typer.Option(
-            "--model",
-            "-m",
-            help="A catalogue name, a folder, a GGUF file or a hub id.",
-            show_default="the default model",
-        ),
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Equal seeds give equal answers.")] = 0,
+    data: options.Data = None,
+    model: options.Model = None,
+    seed: options.Seed = 0,
     concurrency: Annotated[int, typer.Option(min=1, help="Problems under way at once, for every strategy.")] = 8,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-    dtype: Annotated[str, typer.Option(help="auto, bfloat16, float32 or float16.")] = "auto",
-    kv_tokens: Annotated[
-        int | None, typer.Option(help="Size of the KV pool in tokens.", show_default="from free memory")
-    ] = None,
-    threads: Annotated[int | None, typer.Option(help="CPU threads.", show_default="free cores")] = None,
-    draft: Annotated[str, typer.Option(help="What drafts tokens: auto, none, stand, goose+stand ...")] = "auto",
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    few_shot: options.FewShot = 0,
+    question_field: options.QuestionField = None,
+    answer_field: options.AnswerField = None,
+    split: options.Split = None,
+    device: options.Device = "auto",
+    dtype: options.Dtype = "auto",
+    quantize: options.Quantize = None,
+    kv_tokens: options.KvTokens = None,
+    threads: options.Threads = None,
+    draft: options.Draft = "auto",
+    overwrite: options.Overwrite = False,
+    as_json: options.AsJson = False,
 ) -> None:
-    """Compare strategies on a task at equal cost, or two evaluations problem by problem.
+    """Compare strategies on a task, or two evaluations problem by problem.
 
-    A comparison of strategies runs every setting with the same problems and seeds, and writes a table and a plot.
+    Strategies run with the same problems and seeds, and with --budget-tokens at equal cost; the folder gets a table and
+    a plot of them and of what earlier comparisons of these problems left there. Two folders take no option but --json.
     """
-    if strategies is not None:
-        from reason.cli.sweep import SweepOptions, run_sweep
-
-        if len(what) != 1:
-            raise UsageError(f"--strategies wants one task, got {' '.join(what)}")
-        run_sweep(
-            SweepOptions(
-                task=what[0],
-                strategies=strategies,
-                budget_tokens=budget_tokens,
-                sweep=sweep,
-                common=tuple(setting or ()),
-                solution_tokens=solution_tokens,
-                limit=limit,
-                offset=offset,
-                out=out,
-                data=data,
-                model=model,
-                seed=seed,
-                concurrency=concurrency,
-                device=device,
-                dtype=dtype,
-                kv_tokens=kv_tokens,
-                threads=threads,
-                draft=draft,
-                as_json=as_json,
-            )
-        )
+    if strategies is None:
+        _compare_folders(context, what, as_json=as_json)
         return
-    if len(what) != 2:
-        raise UsageError("name two folders that `reason eval` wrote, or a task with --strategies")
+    from reason.api import check_draft
+    from reason.cli.sweep import parse_numbers, run_sweep
+    from reason.fields import parse_settings
+    from reason.report.sweep import make_settings, parse_strategies, parse_sweep
+    from reason.tasks import load_task
+
+    if len(what) != 1:
+        raise UsageError(f"--strategies wants one task, got {' '.join(what)}")
+    settings = make_settings(
+        parse_strategies(strategies),
+        sweep=None if sweep is None else parse_sweep(sweep),
+        budgets=parse_numbers(budget_tokens or ""),
+        common=parse_settings(setting or ()),
+        solution_tokens=solution_tokens,
+    )
+    check_draft(draft)
+    task = load_task(
+        what[0],
+        data=data,
+        few_shot=few_shot,
+        limit=limit,
+        offset=offset,
+        question_field=question_field,
+        answer_field=answer_field,
+        split=split,
+    )
+    run_sweep(
+        task,
+        settings,
+        model,
+        {
+            "device": device,
+            "dtype": dtype,
+            "quantize": quantize,
+            "kv_tokens": kv_tokens,
+            "threads": threads,
+            "draft": draft,
+        },
+        out=out or default_folder(task.name, model, "compare", seed),
+        seed=seed,
+        concurrency=concurrency,
+        overwrite=overwrite,
+        as_json=as_json,
+    )
+
+
+def _compare_folders(context: typer.Context, what: list[str], *, as_json: bool) -> None:
     from reason.report.compare import compare_runs
 
+    for name in context.params:
+        source = context.get_parameter_source(name)
+        if name not in _OF_TWO_FOLDERS and source is not None and source.name == "COMMANDLINE":
+            option = {"setting": "set"}.get(name, name).replace("_", "-")
+            raise UsageError(f"--{option} is for a comparison on a task: name one, with --strategies")
+    if len(what) != 2:
+        raise UsageError("name two folders that `reason eval` wrote, or a task with --strategies")
     run_a, run_b = map(Path, what)
     comparison = compare_runs(run_a, run_b)
     if as_json:
-        text = json.dumps(comparison.as_dict(), ensure_ascii=getattr(sys.stdout, "encoding", "") != "utf-8")
-        typer.echo(text)
+        print_json(comparison.as_dict())
     else:
         print_comparison(comparison, run_a, run_b)
 
@@ -142,6 +171,8 @@ def print_comparison(comparison: Comparison, run_a: Path, run_b: Path) -> None:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
+
+    from reason.report.results import brief
 
     console = Console()
     for name, folder in (("A", run_a), ("B", run_b)):
@@ -173,9 +204,4 @@ def print_comparison(comparison: Comparison, run_a: Path, run_b: Path) -> None:
     if comparison.differing:
         console.print(Text("they differ in", style="dim"))
         for key, (a, b) in comparison.differing.items():
-            console.print(Text(f"  {key}: {_shown(a)} | {_shown(b)}", style="dim"), soft_wrap=True)
-
-
-def _shown(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+            console.print(Text(f"  {key}: {brief(a)} | {brief(b)}", style="dim"), soft_wrap=True)

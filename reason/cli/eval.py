@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from reason.cli import options
 from reason.cli.errors import exit_on_error
+from reason.cli.printing import print_json
 from reason.cli.running import plus_minus, run_watched
 from reason.errors import UsageError
 from reason.types import Budget
@@ -31,13 +33,10 @@ def evaluate(
         typer.Argument(help="A task (see --list), a file of JSON lines, or hf:OWNER/NAME.", show_default=False),
     ] = None,
     list_tasks: Annotated[bool, typer.Option("--list", help="List the tasks.")] = False,
-    strategy: Annotated[str, typer.Option("--strategy", "-s", help="How to search.")] = "best-of-n",
-    setting: Annotated[
-        list[str] | None,
-        typer.Option("--set", "-S", metavar="FIELD=VALUE", help="A field of the strategy, e.g. num_samples=16."),
-    ] = None,
-    limit: Annotated[int | None, typer.Option(help="At most so many problems.", show_default="all")] = None,
-    offset: Annotated[int, typer.Option(help="Pass over so many problems first.")] = 0,
+    strategy: options.StrategyName = "best-of-n",
+    setting: options.Settings = None,
+    limit: options.Limit = None,
+    offset: options.Offset = 0,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -45,18 +44,8 @@ def evaluate(
             show_default="runs/TASK-MODEL-STRATEGY-seedN",
         ),
     ] = None,
-    data: Annotated[
-        Path | None, typer.Option(help="Folder or file with the task's data.", show_default="REASON_DATA or the hub")
-    ] = None,
-    model: Annotated[
-        str | None,
-        typer.Option(
-            "--model",
-            "-m",
-            help="A catalogue name, a folder, a GGUF file or a hub id.",
-            show_default="the default model",
-        ),
-    ] = None,
+    data: options.Data = None,
+    model: options.Model = None,
     max_policy_tokens: Annotated[
         int | None, typer.Option(help="Of each problem: stop after so many generated tokens.", show_default=False)
     ] = None,
@@ -69,30 +58,24 @@ def evaluate(
     max_calls: Annotated[
         int | None, typer.Option(help="Of each problem: make at most so many expansions.", show_default=False)
     ] = None,
-    max_thinking_tokens: Annotated[
-        int | None, typer.Option(help="Limit of a thinking model's thinking.", show_default=False)
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Equal seeds give equal answers.")] = 0,
+    max_thinking_tokens: options.MaxThinkingTokens = None,
+    seed: options.Seed = 0,
     concurrency: Annotated[
         int | None, typer.Option(help="Problems under way at once.", show_default="about 64 samples")
     ] = None,
-    few_shot: Annotated[int, typer.Option(help="Worked examples before each problem.")] = 0,
-    question_field: Annotated[str | None, typer.Option(help="The data's field with the problem.")] = None,
-    answer_field: Annotated[str | None, typer.Option(help="The data's field with the reference.")] = None,
-    split: Annotated[str | None, typer.Option(help="Of a hub data set.", show_default=False)] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-    dtype: Annotated[str, typer.Option(help="auto, bfloat16, float32 or float16.")] = "auto",
-    quantize: Annotated[
-        str | None, typer.Option(help="int8 or int4 weights (CPU, bfloat16).", show_default="none")
-    ] = None,
-    kv_tokens: Annotated[
-        int | None, typer.Option(help="Size of the KV pool in tokens.", show_default="from free memory")
-    ] = None,
-    threads: Annotated[int | None, typer.Option(help="CPU threads.", show_default="free cores")] = None,
-    draft: Annotated[str, typer.Option(help="What drafts tokens: auto, none, stand, goose+stand ...")] = "auto",
+    few_shot: options.FewShot = 0,
+    question_field: options.QuestionField = None,
+    answer_field: options.AnswerField = None,
+    split: options.Split = None,
+    device: options.Device = "auto",
+    dtype: options.Dtype = "auto",
+    quantize: options.Quantize = None,
+    kv_tokens: options.KvTokens = None,
+    threads: options.Threads = None,
+    draft: options.Draft = "auto",
     log_samples: Annotated[bool, typer.Option("--log-samples", help="Also write every text.")] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Start anew where --out has results.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the summary as one JSON object.")] = False,
+    overwrite: options.Overwrite = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Run a strategy over a task: accuracy with its interval, curves over the number of samples, and the cost.
 
@@ -144,10 +127,11 @@ def evaluate(
     ) as solver:
         summary = asyncio.run(run_watched(evaluation, solver))
     if as_json:
-        text = json.dumps(summary.as_dict(), ensure_ascii=getattr(sys.stdout, "encoding", "") != "utf-8")
-        typer.echo(text)
+        print_json(summary.as_dict())
     else:
         print_summary(summary, evaluation.folder.path)
+    if log_samples and (lacking := evaluation.folder.not_logged()):
+        print(f"note: {lacking} problems were done without --log-samples: samples.jsonl lacks them", file=sys.stderr)
     if evaluation.stop.is_set() and not summary.complete:
         print(
             f"interrupted: {summary.done} of {summary.total} problems are done; the same command goes on from there",
@@ -255,5 +239,5 @@ def _print_ledger(console: Console, summary: Summary) -> None:
     table.add_row("unique KV tokens, peak", f"{peak[0]:,.0f}", f"{peak[1]:,.0f} at most")
     table.add_row("unique KV tokens, mean", f"{summary.means['unique_kv_tokens_mean']:,.0f}", "")
     rate = f"{summary.wall_seconds:,.1f}  ({summary.tokens_per_second:.0f} tokens/s)"
-    table.add_row("seconds", f"{summary.means['seconds']:,.1f}", rate)
+    table.add_row("seconds of wall time", f"{summary.seconds_per_problem:,.1f}", rate)
     console.print(table)

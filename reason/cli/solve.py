@@ -5,21 +5,23 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-import json
 import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from reason.cli import options
 from reason.cli.errors import exit_on_error
+from reason.cli.printing import print_json
 from reason.errors import UsageError
 from reason.types import Budget, Solution
 
 if TYPE_CHECKING:
     from reason.search.driver import Run
+    from reason.search.tree import Strategy
 
 __all__ = ["solve"]
 
@@ -34,20 +36,9 @@ def solve(
     file: Annotated[
         Path | None, typer.Option("--file", "-f", help="Read the problem from this file.", show_default=False)
     ] = None,
-    strategy: Annotated[str, typer.Option("--strategy", "-s", help="How to search.")] = "best-of-n",
-    setting: Annotated[
-        list[str] | None,
-        typer.Option("--set", "-S", metavar="FIELD=VALUE", help="A field of the strategy, e.g. num_samples=16."),
-    ] = None,
-    model: Annotated[
-        str | None,
-        typer.Option(
-            "--model",
-            "-m",
-            help="A catalogue name, a folder, a GGUF file or a hub id.",
-            show_default="the default model",
-        ),
-    ] = None,
+    strategy: options.StrategyName = "best-of-n",
+    setting: options.Settings = None,
+    model: options.Model = None,
     max_policy_tokens: Annotated[
         int | None, typer.Option(help="Stop after so many generated tokens.", show_default=False)
     ] = None,
@@ -56,28 +47,22 @@ def solve(
         int | None, typer.Option(help="Hold at most so many KV tokens.", show_default=False)
     ] = None,
     max_calls: Annotated[int | None, typer.Option(help="Make at most so many expansions.", show_default=False)] = None,
-    max_thinking_tokens: Annotated[
-        int | None, typer.Option(help="Limit of a thinking model's thinking.", show_default=False)
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Equal seeds give equal answers.")] = 0,
+    max_thinking_tokens: options.MaxThinkingTokens = None,
+    seed: options.Seed = 0,
     trace: Annotated[
         Path | None,
         typer.Option(
             help="Write the search tree to this file; go on from it if it was interrupted.", show_default=False
         ),
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-    dtype: Annotated[str, typer.Option(help="auto, bfloat16, float32 or float16.")] = "auto",
-    quantize: Annotated[
-        str | None, typer.Option(help="int8 or int4 weights (CPU, bfloat16).", show_default="none")
-    ] = None,
-    kv_tokens: Annotated[
-        int | None, typer.Option(help="Size of the KV pool in tokens.", show_default="from free memory")
-    ] = None,
-    threads: Annotated[int | None, typer.Option(help="CPU threads.", show_default="free cores")] = None,
-    draft: Annotated[str, typer.Option(help="What drafts tokens: auto, none, stand, goose+stand ...")] = "auto",
+    device: options.Device = "auto",
+    dtype: options.Dtype = "auto",
+    quantize: options.Quantize = None,
+    kv_tokens: options.KvTokens = None,
+    threads: options.Threads = None,
+    draft: options.Draft = "auto",
     live: Annotated[bool, typer.Option("--live", help="Show the tree growing.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Solve one problem with one search over a local model.
 
@@ -87,12 +72,13 @@ def solve(
     from reason.api import Solver
     from reason.search.driver import check_budget
     from reason.search.measuring import find_verifiers
-    from reason.search.strategies import make_strategy, parse_fields
+    from reason.search.strategies import for_budget, make_strategy, parse_fields
 
     fields = parse_fields(strategy, setting or [])
-    find_verifiers(make_strategy(strategy, **fields))  # before the model is loaded
     budget = Budget(policy_tokens=max_policy_tokens, seconds=max_seconds, kv_tokens=max_kv_tokens, calls=max_calls)
     check_budget(budget)
+    made = make_strategy(strategy, **for_budget(strategy, fields, budget))
+    find_verifiers(made)  # before the model is loaded
     with Solver(
         model, device=device, dtype=dtype, quantize=quantize, kv_tokens=kv_tokens, threads=threads, draft=draft
     ) as solver:
@@ -108,9 +94,9 @@ def solve(
         )
         solution = asyncio.run(_solve(start, budget if live and not as_json else None))
     if as_json:
-        typer.echo(json.dumps(solution.as_dict(), ensure_ascii=getattr(sys.stdout, "encoding", "") != "utf-8"))
+        print_json(solution.as_dict())
     else:
-        print_solution(solution)
+        print_solution(solution, made)
 
 
 def read_problem(problem: str | None, file: Path | None) -> str:
@@ -169,7 +155,7 @@ async def _solve(start: Callable[[], Run], shown: Budget | None) -> Solution:
             loop.remove_signal_handler(signal.SIGINT)
 
 
-def print_solution(solution: Solution) -> None:
+def print_solution(solution: Solution, strategy: Strategy) -> None:
     """The answer, the text it stands in, and the ledger."""
     from rich.console import Console
     from rich.panel import Panel
@@ -177,8 +163,10 @@ def print_solution(solution: Solution) -> None:
     from rich.text import Text
 
     from reason.cli.live import plain
+    from reason.search.strategies.decoding import layers
 
     console = Console()
+    inside: list[Any] = list(layers(strategy))
     if solution.text:
         console.print(
             Panel(Text(plain(solution.text).strip()), title="reasoning", title_align="left", border_style="dim")
@@ -188,7 +176,8 @@ def print_solution(solution: Solution) -> None:
         answer.append("none found", style="yellow")
     else:
         answer.append(plain(solution.answer), style="bold green")
-        answer.append(f"  (confidence {solution.confidence:.0%})", style="dim")
+        if len(solution.candidates) > 1 and getattr(inside[-1], "select", "majority") != "last":  # several had a vote
+            answer.append(f"  (confidence {solution.confidence:.0%})", style="dim")
     console.print(answer)
     if solution.stopped_by != "done":
         console.print(Text(f"stopped by {solution.stopped_by.replace('_', ' ')}", style="yellow"))
@@ -200,7 +189,7 @@ def print_solution(solution: Solution) -> None:
     drafts = f"{usage.drafted_tokens:,}, {usage.accepted_tokens:,}"
     for name, value in (
         ("model", solution.model),
-        ("strategy", solution.strategy),
+        ("strategy", ", ".join([solution.strategy, *(layer.chosen for layer in inside if hasattr(layer, "chosen"))])),
         ("prompt tokens", f"{usage.prompt_tokens:,}"),
         ("generated tokens", f"{usage.policy_tokens:,}"),
         ("forwards", f"{usage.forwards:,}"),

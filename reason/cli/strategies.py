@@ -98,6 +98,7 @@ def _show(name: str, as_json: bool) -> None:
     known = [
         {"name": each.name, "type": each.type, "default": _default(each), "what": docs.get(each.name, "")}
         for each in fields(kind)
+        if each.init
     ]
     if as_json:
         typer.echo(json.dumps({"name": name, **about._asdict(), "fields": known}, indent=1))

@@ -28,6 +28,7 @@ from reason.report.summary import Summary
 from reason.search.driver import check_budget
 from reason.search.measuring import find_verifiers
 from reason.search.strategies import for_budget, make_strategy
+from reason.search.strategies.decoding import layers
 from reason.types import Budget, Embedder, Verifier
 from reason.verifiers import make_measure
 
@@ -39,7 +40,6 @@ if TYPE_CHECKING:
 __all__ = ["Evaluation", "default_concurrency", "environment", "evaluate"]
 
 _SAMPLES_IN_FLIGHT = 64
-_WIDTHS = ("in_flight", "num_samples", "width")  # a field that says how many samples are under way, the first found
 _PACKAGES = ("reason-toolkit", "torch", "transformers", "numpy", "math-verify", "sympy")
 _FILE_NAME = re.compile(r"\w[\w.,=+@-]{0,199}")
 
@@ -91,7 +91,8 @@ class Evaluation:
         log_samples: also write every candidate's text, to samples.jsonl.
         overwrite: start anew where ``out`` holds an evaluation.
         model_options: what else decides results and the solver does not tell (dtype, device); recorded and compared.
-        draft: what drafts tokens. Recorded and not compared: it decides how fast results come, not which.
+        draft: what drafts tokens. Recorded and not compared, as ``concurrency`` is: they decide how fast results come,
+            not which.
         on_progress: called in the event loop at the start and whenever a problem is done.
 
     Raises:
@@ -152,7 +153,7 @@ class Evaluation:
             ReasonError: it cannot be written to.
         """
         with self.folder.locked():
-            self.folder.check(self._config(model=None), overwrite=self._overwrite)
+            self.folder.check(self.config(model=None), overwrite=self._overwrite)
 
     def interrupt(self) -> None:
         """Ends ``run`` as soon as possible. What is under way is left to its journals; what is done is summarized."""
@@ -165,7 +166,7 @@ class Evaluation:
             UsageError: the folder holds another evaluation, or another process writes to it.
             ReasonError: the engine ended, nothing can be written, or the first problems all failed alike.
         """
-        config = self._config(model=solver.engine.name)
+        config = self.config(model=solver.engine.name)
         with self.folder.locked():
             self.folder.open(config, overwrite=self._overwrite)
             self._sitting = Sitting(self, solver, config)
@@ -180,7 +181,7 @@ class Evaluation:
         """Tokens generated in this sitting so far."""
         return self._sitting.policy_tokens() if self._sitting else 0
 
-    def _config(self, *, model: str | None) -> dict[str, Any]:
+    def config(self, *, model: str | None) -> dict[str, Any]:
         """Everything that decides the results, JSON-able."""
         name = self.strategy if isinstance(self.strategy, str) else type(self.strategy).__name__
         return {
@@ -191,7 +192,7 @@ class Evaluation:
             "budget": asdict(self.budget),
             "max_thinking_tokens": self.max_thinking_tokens,
             "seed": self.seed,
-            "environment": {**environment(), "draft": self._draft},
+            "environment": {**environment(), "draft": self._draft, "concurrency": self.concurrency},
         }
 
 
@@ -208,13 +209,17 @@ def environment() -> dict[str, Any]:
 
 def default_concurrency(strategy: Strategy) -> int:
     """Problems under way at once, so that about 64 samples are."""
-    at: Any = strategy
-    width = None
-    while width is None and at is not None:
-        width = next((value for name in _WIDTHS if isinstance(value := getattr(at, name, None), int)), None)
-        at = getattr(at, "inner", None)
-    width = width or 1
-    return max(1, math.ceil(_SAMPLES_IN_FLIGHT / width))
+    at_once = next(filter(None, map(_samples_at_once, layers(strategy))), 1)
+    return max(1, math.ceil(_SAMPLES_IN_FLIGHT / at_once))
+
+
+def _samples_at_once(strategy: Any) -> int:
+    """As far as a strategy says it itself; 0 where it does not."""
+    if hasattr(strategy, "in_flight"):
+        return int(strategy.in_flight)
+    if hasattr(strategy, "parallel"):
+        return int(strategy.parallel * strategy.num_children)
+    return int(getattr(strategy, getattr(strategy, "breadth", ""), 0))
 
 
 def _check_ids(task: Task) -> None:

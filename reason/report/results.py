@@ -27,9 +27,20 @@ from reason.errors import ReasonError, UsageError
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["CandidateResult", "ProblemResult", "ResultsFolder", "is_disk_error"]
+__all__ = [
+    "PACE",
+    "CandidateResult",
+    "ProblemResult",
+    "ResultsFolder",
+    "brief",
+    "compared_settings",
+    "differences",
+    "is_disk_error",
+]
 
 FORMAT = "reason-eval-1"
+PACE = ("draft", "concurrency")
+"""Of an evaluation's environment: what decides how fast results come, not which."""
 
 _LOCK = ".lock"
 _FILES = ("config.json", "results.jsonl", "samples.jsonl", "sittings.json", "summary.json")
@@ -102,7 +113,7 @@ class ResultsFolder:
             foreign = [name for name in _listed(self.path) if name != _LOCK]
             if foreign:
                 raise UsageError(f"{self.path} holds something else ({foreign[0]}, …); use another --out")
-        elif not overwrite and (changed := _differences(there, config)):
+        elif not overwrite and (changed := differences(there, config)):
             raise UsageError(
                 f"{self.path} was begun with other settings: {'; '.join(changed)}. "
                 "Use another --out, or --overwrite to start anew."
@@ -178,6 +189,11 @@ class ResultsFolder:
         except (KeyError, TypeError) as error:
             raise UsageError(f"{self.path / 'results.jsonl'} has a line without what belongs there: {error}") from None
 
+    def not_logged(self) -> int:
+        """How many problems are done and not in samples.jsonl; failed ones have no texts."""
+        logged = {line["id"] for line, _ in self._lines("samples.jsonl")}
+        return sum(result.error is None and name not in logged for name, result in self.results().items())
+
     def _lines(self, name: str) -> Iterator[tuple[dict[str, Any], bytes]]:
         """The whole lines of a file; what is torn at its end is left out."""
         file = self.path / name
@@ -202,9 +218,24 @@ class ResultsFolder:
     # -- writing ---------------------------------------------------------------------------------------------------
 
     def write(self, name: str, content: Any) -> None:
-        """Replaces a JSON file whole, or leaves it as it was."""
+        """``replace`` with JSON."""
         text = json.dumps(content, ensure_ascii=False, indent=1, allow_nan=False) + "\n"
-        self._replace(name, text.encode("utf-8", "surrogatepass"))
+        self.replace(name, text.encode("utf-8", "surrogatepass"))
+
+    def replace(self, name: str, data: bytes) -> None:
+        """Replaces a file whole, or leaves it as it was."""
+        file = self.path / name
+        temporary = file.with_name(f".{name}.tmp")
+        with self._writing(name):
+            try:
+                with temporary.open("wb", buffering=0) as stream:
+                    _write_whole(stream, data)
+                    os.fsync(stream.fileno())
+                os.replace(temporary, file)
+            except BaseException:
+                with contextlib.suppress(OSError):
+                    temporary.unlink(missing_ok=True)
+                raise
 
     def append(self, name: str, line: Mapping[str, Any]) -> None:
         """Adds a line, or leaves the file as it was."""
@@ -226,21 +257,7 @@ class ResultsFolder:
         lines = {line["id"]: raw for line, raw in self._lines(name) if line["id"] in problems}
         file = self.path / name
         if file.exists() and file.read_bytes() != (data := b"".join(lines.values())):
-            self._replace(name, data)
-
-    def _replace(self, name: str, data: bytes) -> None:
-        file = self.path / name
-        temporary = file.with_name(f".{name}.tmp")
-        with self._writing(name):
-            try:
-                with temporary.open("wb", buffering=0) as stream:
-                    _write_whole(stream, data)
-                    os.fsync(stream.fileno())
-                os.replace(temporary, file)
-            except BaseException:
-                with contextlib.suppress(OSError):
-                    temporary.unlink(missing_ok=True)
-                raise
+            self.replace(name, data)
 
     def _clear(self) -> None:
         """Deletes what evaluations write, config.json last, and nothing else."""
@@ -290,13 +307,13 @@ def compared_settings(config: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in _flat(config) if not _ignored(key)}
 
 
-def _differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
-    """The settings that differ, as people read them."""
+def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
+    """The settings in which two configurations differ, as people read them. The second may not know its model yet."""
     old, new = compared_settings(there), compared_settings(json.loads(json.dumps(here)))
     if here["model"]["name"] is None:  # not loaded yet
         del old["model.name"], new["model.name"]
     changed = [key for key in {**old, **new} if old.get(key) != new.get(key)]
-    return [f"{key} {_brief(old.get(key))}, now {_brief(new.get(key))}" for key in changed]
+    return [f"{key} {brief(old.get(key))}, now {brief(new.get(key))}" for key in changed]
 
 
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -311,6 +328,7 @@ def _ignored(key: str) -> bool:
     return any(key == name or key.startswith(f"{name}.") for name in _NOT_COMPARED)
 
 
-def _brief(value: Any) -> str:
+def brief(value: Any) -> str:
+    """A setting as people read it, shortened."""
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 60 else f"{text[:57]}..."

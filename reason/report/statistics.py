@@ -3,8 +3,11 @@
     pass@k = 1 - C(n - c, k) / C(n, k)                          (Chen et al., https://arxiv.org/abs/2107.03374)
     maj@k  = E[the vote of k of the n samples is right]         (k without replacement, kept in sampled order)
     Wilson = (p + z²/2n ± z √(p(1-p)/n + z²/4n²)) / (1 + z²/n)  (https://doi.org/10.1080/01621459.1927.10502953)
+    paired = (b - c ± z √(b + c + 1 - (b - c)²/(n + 2))) / (n + 2)
+                                                    (Agresti and Min, https://doi.org/10.1002/sim.1781)
 
-Differences are bootstrapped over problems, paired: both runs see the same resampled problems.
+where of n problems b are right in the one run alone and c in the other alone. Their p is McNemar's, exact. What is no
+share is bootstrapped over problems, paired: both runs see the same resampled problems.
 """
 
 from __future__ import annotations
@@ -64,7 +67,7 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Difference:
-    """The mean of a - b over pairs with its 95% interval; ``p`` is the two-sided bootstrap p-value of equality."""
+    """The mean of a - b over pairs with its 95% interval; ``p`` is the two-sided p-value of equality."""
 
     difference: float
     interval: Interval
@@ -126,13 +129,17 @@ def mean_with_interval(values: Sequence[float], *, resamples: int = 10_000, seed
 
 
 def paired_bootstrap(a: Sequence[float], b: Sequence[float], *, resamples: int = 10_000, seed: int = 0) -> Difference:
-    """Mean of ``a`` minus mean of ``b``, where the i-th values of both are of one problem.
+    """Mean of ``a`` minus mean of ``b``, where the i-th values of both are of one problem. Where all values are 0 or 1
+    nothing is resampled: a bootstrap takes the few problems on which the runs differ for all there could be.
 
     Raises:
         UsageError: they have different lengths, or no values.
     """
     _check_pairs(a, b)
-    differences = np.asarray(a, dtype=np.float64) - np.asarray(b, dtype=np.float64)
+    pair = np.asarray([a, b], dtype=np.float64)
+    differences = pair[0] - pair[1]
+    if np.isin(pair, (0.0, 1.0)).all():
+        return _paired_shares(int((differences > 0).sum()), int((differences < 0).sum()), len(differences))
     means = _resampled_means(differences[None], resamples, seed)[0]
     tail = min(int((means <= 0).sum()), int((means >= 0).sum()))
     return Difference(
@@ -140,6 +147,20 @@ def paired_bootstrap(a: Sequence[float], b: Sequence[float], *, resamples: int =
         interval=_percentiles(means),
         p=min(1.0, 2 * (tail + 1) / (resamples + 1)),
         n=len(differences),
+    )
+
+
+def _paired_shares(a_only: int, b_only: int, n: int) -> Difference:
+    """The difference of two shares of the same n; ``a_only`` counts what only the one has, ``b_only`` the other."""
+    apart = a_only + b_only
+    half = _Z * math.sqrt(apart + 1 - (a_only - b_only) ** 2 / (n + 2))
+    middle = a_only - b_only
+    tail = sum(math.comb(apart, i) for i in range(min(a_only, b_only) + 1)) / 2**apart
+    return Difference(
+        difference=middle / n,
+        interval=Interval(max(-1.0, (middle - half) / (n + 2)), min(1.0, (middle + half) / (n + 2))),
+        p=min(1.0, 2 * tail),
+        n=n,
     )
 
 

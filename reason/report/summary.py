@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from reason.report.results import ProblemResult
+from reason.errors import UsageError
+from reason.report.results import PACE, ProblemResult, ResultsFolder
 from reason.report.statistics import CurvePoint, Estimate, Interval, curve, maj_at_k, mean_with_interval, pass_at_k
 from reason.types import Usage
 
-__all__ = ["Summary", "summarize"]
+if TYPE_CHECKING:
+    from reason.tasks.task import Task
+
+__all__ = ["Summary", "read_summary", "summarize"]
 
 _NOT_SUMMED = ("unique_kv_tokens_peak", "unique_kv_tokens_mean")
 
@@ -60,6 +64,12 @@ class Summary:
     def complete(self) -> bool:
         return self.done == self.total
 
+    @property
+    def seconds_per_problem(self) -> float:
+        """Of wall time, in which several problems may be under way; ``means["seconds"]`` is how long one's own run took
+        beside the others."""
+        return self.wall_seconds / max(1, self.done)
+
     def as_dict(self) -> dict[str, Any]:
         """The object of summary.json, and of ``reason eval --json``."""
         values = asdict(self)
@@ -67,6 +77,23 @@ class Summary:
         for name, estimate in self.marks.items():
             values["marks"][name]["interval"] = estimate.interval._asdict()
         return {**values, "complete": self.complete, "interval": interval}
+
+
+def read_summary(folder: ResultsFolder, task: Task) -> Summary:
+    """The figures of what an evaluation of the task has done so far.
+
+    Raises:
+        UsageError: the folder holds none.
+    """
+    results, config = folder.results(), folder.config()
+    if config is None:
+        raise UsageError(f"{folder.path} holds no evaluation; name a folder that `reason eval` wrote")
+    return summarize(
+        [results[example.problem.id] for example in task.examples if example.problem.id in results],
+        total=len(task),
+        config=config,
+        sittings=folder.read("sittings.json") or [],
+    )
 
 
 def summarize(
@@ -174,6 +201,19 @@ def _notes(
         notes.append(f"{failed} failed problems count as wrong; the same command tries them again")
     if lost := sum(result.failed_samples > 0 for result in results):
         notes.append(f"{lost} problems lost samples to errors; the same command tries them again")
-    if any(sitting["environment"] != sittings[0]["environment"] for sitting in sittings):
+    if any(_place(sitting) != _place(sittings[0]) for sitting in sittings):
         notes.append("sittings ran on different machines or versions, see sittings")
+    notes += [f"auto chose {chosen}" for chosen in _chosen(config["strategy"]["fields"])]
     return notes
+
+
+def _place(sitting: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in sitting["environment"].items() if key not in PACE}
+
+
+def _chosen(fields: Any) -> Iterator[str]:
+    """What ``auto`` chose, where a described strategy is it or wraps it."""
+    while isinstance(fields, Mapping):
+        if "chosen" in fields:
+            yield fields["chosen"]
+        fields = fields.get("inner")

@@ -7,30 +7,29 @@ draft sources learnt is dropped between settings: nobody gains by coming later.
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import re
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from reason.errors import UsageError
-from reason.fields import hints
+from reason.errors import UnknownName, UsageError
+from reason.fields import label, parse_settings
 from reason.report.evaluate import Evaluation
-from reason.report.summary import Summary
-from reason.search.strategies import STRATEGIES, make_strategy, parse_fields
+from reason.report.results import ResultsFolder, differences
+from reason.report.summary import Summary, read_summary
+from reason.search.strategies import STRATEGIES, breadth_of, known_fields, make_strategy, typed_fields
 from reason.types import Budget
 
 if TYPE_CHECKING:
     from reason.api import Solver
     from reason.tasks.task import Task
 
-__all__ = ["BREADTHS", "Entry", "Setting", "Sweep", "make_settings", "parse_strategies", "parse_sweep"]
+__all__ = ["Entry", "Setting", "Sweep", "make_settings", "parse_strategies", "parse_sweep"]
 
 RunOne: TypeAlias = "Callable[[Evaluation, Solver], Awaitable[Summary]]"
-
-BREADTHS = ("num_samples", "width", "num_particles")
-"""Fields that say how many solutions are under way: what ``--sweep width`` and a budget set, whatever a strategy calls
-it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,15 +48,23 @@ class Setting:
     group: str = ""
 
     @property
+    def all_fields(self) -> dict[str, Any]:
+        """What it was given; the other fields have their defaults."""
+        return {**self.common, **self.fields}
+
+    @property
     def label(self) -> str:
-        shown = ",".join(f"{key}={_shown(value)}" for key, value in self.fields.items())
-        return f"{self.strategy}({shown})" if shown else self.strategy
+        return label(self.strategy, self.fields)
+
+    @property
+    def breadth(self) -> str | None:
+        """See ``breadth_of``."""
+        return _breadth_field(self.strategy, self.all_fields.get("inner"))
 
     @property
     def line(self) -> str:
         """The strategy with what is neither its breadth nor its budget: one line in a plot."""
-        kept = {key: value for key, value in self.fields.items() if key not in BREADTHS}
-        return Setting(strategy=self.strategy, fields=kept).label
+        return label(self.strategy, {key: value for key, value in self.fields.items() if key != self.breadth})
 
     @property
     def folder(self) -> str:
@@ -81,6 +88,7 @@ class Sweep:
     Args:
         out: each setting's folder is in it.
         concurrency: problems under way at once, the same for every setting.
+        overwrite: start the settings anew that ``out`` holds.
         on_setting: called before each setting with its number and itself.
     """
 
@@ -94,28 +102,34 @@ class Sweep:
         concurrency: int | None = None,
         model_options: Mapping[str, Any] | None = None,
         draft: str | None = None,
+        overwrite: bool = False,
         on_setting: Callable[[int, Setting], None] | None = None,
     ) -> None:
         if len({setting.folder for setting in settings}) < len(settings):
             raise UsageError("two of the settings are the same")
         self.settings = tuple(settings)
         self.out = out
-        self.entries: list[Entry] = []
+        self._task = task
+        self._options: dict[str, Any] = {
+            "seed": seed,
+            "concurrency": concurrency,
+            "model_options": model_options,
+            "draft": draft,
+            "overwrite": overwrite,
+        }
         self._on_setting = on_setting
-        self.evaluations = [
-            Evaluation(
-                task,
-                setting.strategy,
-                {**setting.common, **setting.fields},
-                out=out / setting.folder,
-                budget=Budget(policy_tokens=setting.budget_tokens),
-                seed=seed,
-                concurrency=concurrency,
-                model_options=model_options,
-                draft=draft,
-            )
-            for setting in settings
-        ]
+        self._entries: dict[str, Entry] = {}  # by folder
+        self.evaluations = [self._evaluation(setting) for setting in settings]
+
+    def _evaluation(self, setting: Setting) -> Evaluation:
+        return Evaluation(
+            self._task,
+            setting.strategy,
+            setting.all_fields,
+            out=self.out / setting.folder,
+            budget=Budget(policy_tokens=setting.budget_tokens),
+            **self._options,
+        )
 
     def check_folders(self) -> None:
         """See ``Evaluation.check_folder``."""
@@ -123,65 +137,114 @@ class Sweep:
             evaluation.check_folder()
 
     @property
+    def entries(self) -> list[Entry]:
+        """What there is: of this sweep's settings in their order, then of those that earlier sweeps left in ``out``."""
+        order = {setting.folder: place for place, setting in enumerate(self.settings)}
+        return [self._entries[name] for name in sorted(self._entries, key=lambda name: order.get(name, len(order)))]
+
+    @property
     def complete(self) -> bool:
         """Whether every setting has done every problem."""
-        return len(self.entries) == len(self.settings) and all(entry.summary.complete for entry in self.entries)
+        entries = [self._entries.get(setting.folder) for setting in self.settings]
+        return all(entry is not None and entry.summary.complete for entry in entries)
 
-    async def run(self, solver: Solver, run: RunOne = Evaluation.run) -> list[Entry]:
-        """Runs what is not done yet; settings that an interrupt kept from beginning are left out.
+    async def run(
+        self,
+        solver: Solver,
+        run: RunOne = Evaluation.run,
+        *,
+        on_entries: Callable[[list[Entry]], object] | None = None,
+    ) -> list[Entry]:
+        """Runs what is not done yet.
 
         Args:
             run: runs one evaluation; one that shows it, for example.
+            on_entries: called after each setting with ``entries``.
         """
+        self._entries = {entry.setting.folder: entry for entry in self._earlier(solver.engine.name)}
         for number, (setting, evaluation) in enumerate(zip(self.settings, self.evaluations, strict=True)):
             if self._on_setting is not None:
                 self._on_setting(number, setting)
             _forget(solver)
             summary = await run(evaluation, solver)
-            self.entries.append(Entry(setting=setting, path=evaluation.folder.path, summary=summary))
+            self._entries[setting.folder] = Entry(setting=setting, path=evaluation.folder.path, summary=summary)
+            if on_entries is not None:
+                on_entries(self.entries)
             if evaluation.stop.is_set():
                 break
         return self.entries
 
+    def _earlier(self, model: str) -> Iterator[Entry]:
+        """What ``out`` holds already, of this sweep's settings and of those that others reported, if it is of the same
+        problems, model and seed, and if the settings still mean what they did."""
+        own = {setting.folder for setting in self.settings}
+        reported = {setting.folder: setting for setting in _reported(self.out) if setting.folder not in own}
+        for setting in (*(() if self._options["overwrite"] else self.settings), *reported.values()):
+            with contextlib.suppress(UsageError):
+                evaluation = self._evaluation(setting)
+                there = evaluation.folder.config()
+                if there is not None and not differences(there, evaluation.config(model=model)):
+                    summary = read_summary(evaluation.folder, self._task)
+                    if summary.done:
+                        yield Entry(setting=setting, path=evaluation.folder.path, summary=summary)
+
+
+def _reported(out: Path) -> Iterator[Setting]:
+    """The settings of a comparison.json, if there is one."""
+    with contextlib.suppress(UsageError, KeyError, TypeError):
+        for line in ResultsFolder(out).read("comparison.json")["settings"]:
+            names = ("strategy", "fields", "common", "budget_tokens")
+            yield Setting(**{name: line[name] for name in names}, group=line.get("group", ""))
+
 
 def make_settings(
-    strategies: Iterable[tuple[str, Mapping[str, Any]]],
+    strategies: Iterable[tuple[str, Mapping[str, str]]],
     *,
     sweep: Mapping[str, Sequence[str]] | None = None,
     budgets: Sequence[int] = (),
     common: Mapping[str, str] | None = None,
-    solution_tokens: int = 256,
+    solution_tokens: int = 320,
 ) -> list[Setting]:
     """Every strategy with every value of the swept field under every budget.
 
     Args:
-        sweep: one field and its values; "width" is what a strategy calls its breadth (``BREADTHS``).
+        sweep: one field and its values; "width" is what each strategy calls its breadth (``breadth_of``).
         budgets: policy tokens of a problem. Where the breadth is neither given nor swept, it is what fits the budget at
             ``solution_tokens`` a solution.
         common: fields that every strategy is given that has them.
 
     Raises:
-        UnknownName, UsageError: as ``make_strategy``.
+        UnknownName, UsageError: as ``make_strategy``; also a common field that no strategy has.
     """
     settings: list[Setting] = []
+    common = common or {}
+    anywhere: dict[str, Any] = {}
+    names: list[str] = []
     for name, given in strategies:
-        known = _fields_of(name, given)
-        fields = parse_fields(name, [f"{key}={text}" for key, text in given.items()])
-        shared = {key: text for key, text in (common or {}).items() if key in known and key not in given}
-        same = _parsed(name, given, shared)
-        breadth = next((key for key in BREADTHS if key in known), None)
-        for group, changes in _swept(name, given, sweep or {}, breadth, known):
+        inner = given.get("inner", common.get("inner"))
+        known = known_fields(name, inner)
+        names.append(name)
+        anywhere.update(known)
+        shared = {key: text for key, text in common.items() if key in known and key not in given}
+        texts = {**shared, **given}
+        typed = typed_fields(name, texts)
+        same = {key: typed[key] for key in shared}
+        breadth = _breadth_field(name, inner)
+        for group, changes in _swept(name, texts, sweep or {}, breadth):
             for budget in budgets or (None,):
-                own: dict[str, Any] = {**fields, **changes}
+                own: dict[str, Any] = {**{key: typed[key] for key in given}, **changes}
                 if budget is not None and breadth is not None and breadth not in {**same, **own}:
                     own[breadth] = _breadth(name, {**same, **own}, breadth, budget // solution_tokens)
                 make_strategy(name, **{**same, **own})
                 settings.append(Setting(strategy=name, fields=own, common=same, budget_tokens=budget, group=group))
+    if unknown := [key for key in common if key not in anywhere]:
+        raise UnknownName(f"field of {', '.join(names)}", unknown[0], anywhere)
     return settings
 
 
 def parse_strategies(text: str) -> list[tuple[str, dict[str, str]]]:
-    """``"best-of-n,beam(width=8,beam_width=2)"`` as names and fields.
+    """``"best-of-n,beam(width=8,beam_width=2)"`` as names and fields. Commas separate fields; a verifier's settings
+    have semicolons, ``"beam(width=8,verifier=confidence:variant=tail;window=512)"``.
 
     Raises:
         UsageError: it is not written so.
@@ -195,13 +258,7 @@ def parse_strategies(text: str) -> list[tuple[str, dict[str, str]]]:
             raise UsageError(
                 f"strategies are written name,name(field=value,field=value), got {text!r} (at {text[place:][:20]!r})"
             )
-        fields: dict[str, str] = {}
-        for part in (match[2] or "").split(","):
-            key, equals, value = part.partition("=")
-            if part.strip() and not equals:
-                raise UsageError(f"a strategy setting is written field=value, got {part.strip()!r}")
-            if equals:
-                fields[key.strip().replace("-", "_")] = value.strip()
+        fields = parse_settings(_parts(match[2] or ""))
         found.append((match[1].lower(), fields))
         place = match.end()
     if not found:
@@ -210,50 +267,50 @@ def parse_strategies(text: str) -> list[tuple[str, dict[str, str]]]:
 
 
 def parse_sweep(text: str) -> dict[str, list[str]]:
-    """``"width=4,16,64"`` as a field and its values.
+    """``"width=4,16,64"`` as a field and its values. A verifier's settings have semicolons.
 
     Raises:
         UsageError: it is not written so.
     """
     key, equals, values = text.partition("=")
-    parts = [part.strip() for part in values.split(",") if part.strip()]
+    parts = _parts(values)
     if not equals or not key.strip() or not parts:
         raise UsageError(f"a sweep is written field=value,value,value, got {text!r}")
     return {key.strip().replace("-", "_"): parts}
 
 
-def _parsed(name: str, given: Mapping[str, str], texts: Mapping[str, str]) -> dict[str, Any]:
-    """``texts`` as fields of a strategy that is given others, maybe what it wraps among them."""
-    inner = {"inner": given["inner"]} if "inner" in given else {}
-    fields = parse_fields(name, [f"{key}={text}" for key, text in {**inner, **texts}.items()])
-    return {key: fields[key] for key in texts}
+def _parts(text: str) -> list[str]:
+    """What commas separate, with the commas of a verifier's settings in the place of semicolons.
+
+    Raises:
+        UsageError: a field behind a verifier's settings may as well be one of them.
+    """
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    for verifier, after in itertools.pairwise(parts):
+        if ":" in verifier and "=" in after and ":" not in after:
+            raise UsageError(
+                f"is {after!r} a setting of {verifier!r}? Then write a semicolon before it, else put it before the "
+                "verifier: beam(width=8,verifier=confidence:variant=tail;window=512)"
+            )
+    return [part.replace(";", ",") if ":" in part else part for part in parts]
 
 
 def _swept(
-    name: str,
-    given: Mapping[str, str],
-    sweep: Mapping[str, Sequence[str]],
-    breadth: str | None,
-    known: Mapping[str, Any],
+    name: str, texts: Mapping[str, str], sweep: Mapping[str, Sequence[str]], breadth: str | None
 ) -> list[tuple[str, dict[str, Any]]]:
-    """Each value of the swept field, as "field=value" and as a field of the strategy."""
+    """Each value of the swept field, as "field=value" and as a field of the strategy with the others ``texts``."""
     if not sweep:
         return [("", {})]
     ((key, values),) = sweep.items()
-    own = breadth if key in BREADTHS and key not in known else key
+    known = known_fields(name, texts.get("inner"))
+    own = breadth if key == "width" and key not in known else key
     if own is None or own not in known:
-        raise UsageError(f"the strategy {name} has no field {key} to sweep")
-    return [(f"{key}={value}", _parsed(name, given, {own: value})) for value in values]
+        raise UsageError(f"the strategy {name} has no {'breadth' if own is None else f'field {key}'} to sweep")
+    return [(f"{key}={value}", {own: typed_fields(name, {**texts, own: value})[own]}) for value in values]
 
 
-def _fields_of(name: str, given: Mapping[str, str]) -> Mapping[str, Any]:
-    """A strategy's fields, a wrapper's inner one's among them."""
-    made: Any = make_strategy(name, **({"inner": given["inner"]} if "inner" in given else {}))
-    known: dict[str, Any] = {}
-    while made is not None:
-        known = {**hints(type(made)), **known}
-        made = getattr(made, "inner", None)
-    return known
+def _breadth_field(name: str, inner: str | None) -> str | None:
+    return breadth_of(make_strategy(name, **({} if inner is None else {"inner": inner})))
 
 
 def _breadth(name: str, fields: Mapping[str, Any], breadth: str, wanted: int) -> int:
@@ -275,7 +332,3 @@ def _forget(solver: Solver) -> None:
         forget = getattr(solver.engine, name, None)
         if forget is not None:
             forget()
-
-
-def _shown(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import io
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-from reason.errors import ReasonError
-from reason.report.compare import compare_runs
+import numpy as np
+
+from reason.errors import UsageError
+from reason.report.compare import accuracy_difference
+from reason.report.results import ResultsFolder
+from reason.report.statistics import Difference
 from reason.report.sweep import Entry
 from reason.report.tables import Table
+from reason.search.strategies import known_fields
 
 __all__ = ["COSTS", "can_plot", "sweep_dict", "sweep_tables", "write_plot", "write_report"]
 
@@ -21,24 +28,32 @@ COSTS = {
 }
 """What accuracy is drawn against."""
 
-_RESAMPLES = 10_000
 _READ_AS = (
-    "Accuracy with Wilson's 95% interval; differences are to the first row, paired by problem, in points, with a "
-    "bootstrap interval. Costs are means per problem; s is wall time divided by problems, which run side by side; "
+    "Accuracy with Wilson's 95% interval; differences are to the first row, paired by problem, in points, with Agresti "
+    "and Min's interval. Costs are means per problem; s is wall time divided by problems, which run side by side; "
     "solver is the share of a run's time that the strategy itself took."
+)
+_UNDER_A_BUDGET = (
+    "Under a budget an expansion reserves its token limit until it is done, so that strategies with long expansions "
+    "have fewer under way at once: KV and s are then also of these reservations."
 )
 
 
-def sweep_tables(entries: Sequence[Entry], *, seed: int = 0) -> list[Table]:
+def sweep_tables(entries: Sequence[Entry]) -> list[Table]:
     """A table for each swept value and budget. Differences are to the first strategy of the table, over the problems
     that both have done."""
+    return [_table(group) for group in _groups(entries)]
+
+
+def _groups(entries: Sequence[Entry]) -> list[list[Entry]]:
+    """What is compared with each other."""
     groups: dict[tuple[str, int | None], list[Entry]] = {}
     for entry in entries:
         groups.setdefault((entry.setting.group, entry.setting.budget_tokens), []).append(entry)
-    return [_table(members, seed) for members in groups.values()]
+    return list(groups.values())
 
 
-def _table(entries: Sequence[Entry], seed: int) -> Table:
+def _table(entries: Sequence[Entry]) -> Table:
     first = entries[0]
     done = {entry.summary.done for entry in entries}
     count = f"{min(done)} to {max(done)}" if len(done) > 1 else f"{max(done)}"
@@ -47,77 +62,132 @@ def _table(entries: Sequence[Entry], seed: int) -> Table:
         parts.append(first.setting.group)
     if first.setting.budget_tokens is not None:
         parts.append(f"at most {first.setting.budget_tokens:,} generated tokens a problem")
-    headings = ["strategy", "accuracy", "difference", "tokens", "KV mean", "KV peak", "s", "solver"]
-    rows = [_row(entry, None if entry is first else first, seed) for entry in entries]
-    notes = [_READ_AS]
-    if first.setting.common:
-        notes.append(f"All: {', '.join(f'{key} {value}' for key, value in first.setting.common.items())}.")
-    notes += dict.fromkeys(f"Note: {note}." for entry in entries for note in entry.summary.notes)
-    return Table(title=", ".join(parts), headings=headings, rows=rows, note=" ".join(notes))
+    columns = {"tokens": "policy_tokens", "KV mean": "unique_kv_tokens_mean", "KV peak": "unique_kv_tokens_peak"}
+    if any(entry.summary.means["verifier_tokens"] for entry in entries):
+        columns = {"tokens": "policy_tokens", "verifier tokens": "verifier_tokens", **columns}
+    return Table(
+        title=", ".join(parts),
+        headings=["strategy", "accuracy", "difference", *columns, "s", "solver"],
+        rows=[_row(entry, first, list(columns.values())) for entry in entries],
+        note=" ".join(_notes(entries)),
+    )
 
 
-def _row(entry: Entry, first: Entry | None, seed: int) -> list[str]:
+def _row(entry: Entry, first: Entry, columns: Sequence[str]) -> list[str]:
     summary, means = entry.summary, entry.summary.means
     accuracy, difference = "", ""
     if summary.accuracy is not None and summary.interval is not None:
         accuracy = f"{summary.accuracy:.1%} [{100 * summary.interval.low:.1f}, {100 * summary.interval.high:.1f}]"
-        if first is not None and first.summary.done:
-            paired = compare_runs(entry.path, first.path, resamples=_RESAMPLES, seed=seed).accuracy
-            low, high = paired.interval
-            difference = f"{100 * paired.difference:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]"
-    counts = ("policy_tokens", "unique_kv_tokens_mean", "unique_kv_tokens_peak")
+    if (paired := _difference(entry, first)) is not None:
+        low, high = paired.interval
+        difference = f"{100 * paired.difference:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]"
     share = means["solver_seconds"] / means["seconds"] if means["seconds"] else 0.0
     return [
         entry.setting.label,
         accuracy,
         difference,
-        *(f"{means[name]:,.0f}" for name in counts),
-        f"{_wall(entry):.1f}",
+        *(f"{means[name]:,.0f}" for name in columns),
+        f"{summary.seconds_per_problem:.1f}",
         f"{share:.1%}",
     ]
 
 
+def _difference(entry: Entry, first: Entry) -> Difference | None:
+    """To the first of its group; None where there is nothing to pair."""
+    if entry is first:
+        return None
+    try:
+        return accuracy_difference(entry.path, first.path)
+    except UsageError:  # interrupted before both had done the same problem
+        return None
+
+
+def _notes(entries: Sequence[Entry]) -> Iterator[str]:
+    yield _READ_AS
+    budget = entries[0].setting.budget_tokens
+    if budget is not None:
+        yield _UNDER_A_BUDGET
+        fixed = [e.setting.label for e in entries if e.setting.breadth is None and not _chooses_by_budget(e)]
+        if fixed:
+            yield f"The same under every budget, which may cut them off: {', '.join(fixed)}."
+        for entry in entries:
+            if over := sum(tokens > budget for tokens in _policy_tokens(entry)):
+                yield f"Note: {entry.setting.label} went over its budget on {over} of {entry.summary.done} problems."
+    if any(entry.summary.means["verifier_tokens"] for entry in entries):
+        yield "Verifier tokens, read and written, are not among the generated ones."
+    given: dict[str, list[Entry]] = {}
+    for entry in entries:
+        for key, value in entry.setting.common.items():
+            given.setdefault(f"{key} {value}", []).append(entry)
+    everywhere = [text for text, members in given.items() if len(members) == len(entries)]
+    if everywhere:
+        yield f"All: {', '.join(everywhere)}."
+    for text, members in given.items():
+        if text not in everywhere:
+            yield f"{text}: {', '.join(entry.setting.label for entry in members)}."
+    yield from dict.fromkeys(f"Note: {note}." for entry in entries for note in entry.summary.notes)
+
+
+def _chooses_by_budget(entry: Entry) -> bool:
+    return "budget_tokens" in known_fields(entry.setting.strategy, entry.setting.all_fields.get("inner"))
+
+
+def _policy_tokens(entry: Entry) -> list[float]:
+    """Of each problem whose run told."""
+    results = ResultsFolder(entry.path).results().values()
+    return [result.usage["policy_tokens"] for result in results if "policy_tokens" in result.usage]
+
+
 def sweep_dict(entries: Sequence[Entry]) -> dict[str, Any]:
-    """Everything in the tables as numbers, JSON-able."""
+    """Everything in the tables as numbers, JSON-able. ``difference`` is to the first of the same group and budget."""
+    first = {entry.path: group[0] for group in _groups(entries) for entry in group}
+    return {"settings": [_setting_dict(entry, first[entry.path]) for entry in entries]}
+
+
+def _setting_dict(entry: Entry, first: Entry) -> dict[str, Any]:
+    paired = _difference(entry, first)
     return {
-        "settings": [
-            {
-                "strategy": entry.setting.strategy,
-                "label": entry.setting.label,
-                "fields": dict(entry.setting.fields),
-                "common": dict(entry.setting.common),
-                "budget_tokens": entry.setting.budget_tokens,
-                "folder": entry.path.name,
-                "seconds_per_problem": _wall(entry),
-                "summary": entry.summary.as_dict(),
-            }
-            for entry in entries
-        ]
+        "strategy": entry.setting.strategy,
+        "label": entry.setting.label,
+        "fields": dict(entry.setting.fields),
+        "common": dict(entry.setting.common),
+        "budget_tokens": entry.setting.budget_tokens,
+        "group": entry.setting.group,
+        "folder": entry.path.name,
+        "difference": None if paired is None else {**asdict(paired), "interval": paired.interval._asdict()},
+        "seconds_per_problem": entry.summary.seconds_per_problem,
+        "summary": entry.summary.as_dict(),
     }
 
 
-def write_report(entries: Sequence[Entry], out: Path, *, seed: int = 0) -> list[Path]:
+def write_report(entries: Sequence[Entry], out: Path) -> list[Path]:
     """Writes comparison.json, comparison.md, calibration.json (what ``auto`` chooses from) and, where matplotlib is
-    installed, comparison.png; returns what it wrote.
+    installed, comparison.png; returns what it wrote. Each is replaced whole: ``auto`` may be reading.
 
     Raises:
         ReasonError: they cannot be written.
     """
-    plot = out / "comparison.png"
+    plot = "comparison.png"
     heading = f"# {entries[0].summary.task}: {len(entries)} settings compared\n"
-    drawn = f"![accuracy against cost]({plot.name})\n" if can_plot() else ""
-    text = "\n".join([heading, *(table.markdown() for table in sweep_tables(entries, seed=seed)), drawn])
-    written = [out / "comparison.json", out / "comparison.md", out / "calibration.json"]
-    try:
-        written[0].write_text(json.dumps(sweep_dict(entries), indent=1) + "\n", encoding="utf-8")
-        written[1].write_text(text, encoding="utf-8")
-        written[2].write_text(json.dumps(_calibration(entries), indent=1) + "\n", encoding="utf-8")
-        if can_plot():
-            write_plot(entries, plot)
-            written.append(plot)
-    except OSError as error:
-        raise ReasonError(f"cannot write to {out}: {error.strerror or error}; use another --out") from error
-    return written
+    drawn = f"![accuracy against cost]({plot})\n" if can_plot() else ""
+    text = "\n".join([heading, *(table.markdown() for table in sweep_tables(entries)), drawn])
+    files = {
+        "comparison.json": _json(sweep_dict(entries)),
+        "comparison.md": text.encode(),
+        "calibration.json": _json(_calibration(entries)),
+    }
+    if can_plot():
+        drawing = io.BytesIO()
+        write_plot(entries, drawing)
+        files[plot] = drawing.getvalue()
+    folder = ResultsFolder(out)
+    for name, data in files.items():
+        folder.replace(name, data)
+    return [out / name for name in files]
+
+
+def _json(content: Mapping[str, Any]) -> bytes:
+    return (json.dumps(content, indent=1) + "\n").encode()
 
 
 def _calibration(entries: Sequence[Entry]) -> dict[str, Any]:
@@ -125,13 +195,15 @@ def _calibration(entries: Sequence[Entry]) -> dict[str, Any]:
     rows = [
         {
             "strategy": entry.setting.strategy,
-            "fields": dict(entry.setting.fields),
+            "fields": entry.setting.all_fields,
+            "budget_tokens": entry.setting.budget_tokens,
             "policy_tokens": round(entry.summary.means["policy_tokens"]),
+            "most_policy_tokens": round(float(np.percentile(_policy_tokens(entry) or [0.0], 90))),
             "accuracy": round(entry.summary.accuracy, 4),
             "problems": entry.summary.done,
         }
         for entry in entries
-        if entry.summary.accuracy is not None and entry.setting.strategy != "auto"
+        if entry.summary.accuracy is not None and not _chooses_by_budget(entry)
     ]
     return {"task": entries[0].summary.task, "model": entries[0].summary.model, "rows": rows}
 
@@ -143,7 +215,7 @@ def can_plot() -> bool:
     return find_spec("matplotlib") is not None
 
 
-def write_plot(entries: Sequence[Entry], file: Path) -> None:
+def write_plot(entries: Sequence[Entry], file: Path | BinaryIO) -> None:
     """Accuracy with its interval against each of ``COSTS``, a line a strategy through its budgets or sizes, as PNG."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import LogLocator, NullFormatter, PercentFormatter, StrMethodFormatter
@@ -174,7 +246,8 @@ def write_plot(entries: Sequence[Entry], file: Path) -> None:
                 elinewidth=0.8,
                 alpha=0.9,
             )
-        panel.set_xlabel(label)
+        uncounted = name == "policy_tokens" and any(entry.summary.means["verifier_tokens"] for entry in entries)
+        panel.set_xlabel(f"{label}, without verifiers'" if uncounted else label)
         costs = [_cost(entry, name) for entry in entries if _cost(entry, name) > 0]
         if costs and max(costs) > 3 * min(costs):
             panel.set_xscale("log")
@@ -190,7 +263,7 @@ def write_plot(entries: Sequence[Entry], file: Path) -> None:
     figure.suptitle(f"{summary.task}, {summary.model}, {max(entry.summary.done for entry in entries)} problems")
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=min(4, len(lines)), frameon=False)
-    figure.savefig(file, dpi=144, metadata={"Software": "reason"})
+    figure.savefig(file, format="png", dpi=144, metadata={"Software": "reason"})
 
 
 def _lines(entries: Sequence[Entry]) -> dict[str, list[Entry]]:
@@ -202,8 +275,4 @@ def _lines(entries: Sequence[Entry]) -> dict[str, list[Entry]]:
 
 
 def _cost(entry: Entry, name: str) -> float:
-    return _wall(entry) if name == "wall" else float(entry.summary.means[name])
-
-
-def _wall(entry: Entry) -> float:
-    return entry.summary.wall_seconds / max(1, entry.summary.done)
+    return entry.summary.seconds_per_problem if name == "wall" else float(entry.summary.means[name])

@@ -1,6 +1,7 @@
 """What strategies came to at which cost: the table from which ``auto`` chooses.
 
-    {"task": …, "model": …, "rows": [{"strategy": …, "fields": {…}, "policy_tokens": …, "accuracy": …, "problems": …}]}
+    {"task": …, "model": …, "rows": [{"strategy": …, "fields": {…}, "budget_tokens": …, "policy_tokens": …,
+                                      "most_policy_tokens": …, "accuracy": …, "problems": …}]}
 
 ``reason compare`` writes one beside its report. The one that comes with the package is of GSM8K and the default model.
 """
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from reason.errors import UsageError
+from reason.fields import check_types, hints
 
 __all__ = ["CalibrationRow", "choose", "read_calibration"]
 
@@ -24,13 +26,36 @@ _PATIENCE = 0.5  # standard errors that more tokens must gain
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CalibrationRow:
-    """A setting, the tokens that it generates for a problem on average, and the share of ``problems`` it gets right."""
+    """A setting and what it was measured to come to.
+
+    Args:
+        fields: all that were set, for ``make_strategy``.
+        budget_tokens: the limit of generated tokens that each problem had, if there was one.
+        policy_tokens: generated tokens of a problem, on average.
+        most_policy_tokens: so many at most for nine of ten problems (the 90th percentile).
+        accuracy: the share of ``problems`` it gets right.
+    """
 
     strategy: str
     fields: Mapping[str, Any] = field(default_factory=dict)
+    budget_tokens: int | None = None
     policy_tokens: float
+    most_policy_tokens: float
     accuracy: float
     problems: int
+
+    def __post_init__(self) -> None:
+        check_types(type(self), {name: getattr(self, name) for name in hints(type(self))})
+        if not isinstance(self.fields, Mapping):
+            raise UsageError(f"fields must be an object, got {self.fields!r}")
+        if "auto" in (self.strategy.lower(), str(self.fields.get("inner")).lower()):
+            raise UsageError("auto chooses among the rows and cannot be one")
+
+    @property
+    def fits(self) -> float:
+        """The least budget under which this accuracy can be expected: a limit that cut problems off where none did when
+        it was measured would cost some."""
+        return self.most_policy_tokens if self.budget_tokens is None else self.budget_tokens
 
 
 @lru_cache(maxsize=16)
@@ -45,7 +70,7 @@ def read_calibration(file: str = "") -> tuple[CalibrationRow, ...]:
         rows = tuple(CalibrationRow(**row) for row in json.loads(where.read_text(encoding="utf-8"))["rows"])
     except OSError as error:
         raise UsageError(f"cannot read the calibration table {where}: {error.strerror}") from None
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, UsageError) as error:
         raise UsageError(f"{where} is no calibration table as `reason compare` writes it: {error}") from None
     if not rows:
         raise UsageError(f"the calibration table {where} has no rows")
@@ -55,9 +80,9 @@ def read_calibration(file: str = "") -> tuple[CalibrationRow, ...]:
 def choose(rows: Sequence[CalibrationRow], budget_tokens: int) -> CalibrationRow:
     """The row to use where a problem may cost so many generated tokens: the most accurate that fits, or a cheaper one
     that is as good within noise; the cheapest of all if none fits."""
-    fitting = [row for row in rows if row.policy_tokens <= budget_tokens]
+    fitting = [row for row in rows if row.fits <= budget_tokens]
     if not fitting:
-        return min(rows, key=lambda row: row.policy_tokens)
+        return min(rows, key=lambda row: row.fits)
     best = max(fitting, key=lambda row: (row.accuracy, -row.policy_tokens))
     noise = _PATIENCE * (best.accuracy * (1.0 - best.accuracy) / max(1, best.problems)) ** 0.5
     good = [row for row in fitting if row.accuracy >= best.accuracy - noise]

@@ -82,7 +82,11 @@ _STATED = re.compile(r"(?<!to )\banswers?(?:\b[^.\n:]{0,80}?\b(?:is|are)\b\s*:?|
 _UNKNOWN = re.compile(
     r"(?:unknown|unsure|uncertain|undetermined|i do not know|i don't know|no (?:answer|information)"
     r"|(?:is |are )?not (?:\w+ )?(?:known|mentioned|specified|provided|stated|given|available|clear|found|sure)"
-    r"|cannot be (?:determined|answered))\b",
+    r"|cannot be (?:determined|answered))"
+    r"(?=\W*$|\s*[,.;:!?()\[/—–]|\s+-|\s+(?-i:"  # names begin like that, Unknown Pleasures: no clause follows there
+    r"about|according|among|as|at|available|based|because|but|by|due|for|found|from|given|here|how|if|in|is|mentioned|on|or"
+    r"|provided|regarding|since|so|stated|that|the|to|was|were|what|when|where|whether|which|who|whom|whose|why|with"
+    r"|within|without)\b)",
     re.IGNORECASE,
 )
 _SENTENCE_END = re.compile(r"(?<=\w{4})[.!?]\s+(?=[A-Z])")  # names have full stops behind initials and the like

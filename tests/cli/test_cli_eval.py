@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -67,6 +68,24 @@ def test_json(reason: Reason, loads: Loads, sums: str, tmp_path: Path) -> None:
     assert table == json.loads((out / "summary.json").read_text(encoding="utf-8"))
     assert (table["task"], table["done"], table["total"], table["complete"]) == ("sums", 2, 2, True)
     assert (out / "samples.jsonl").is_file()
+
+
+def test_samples_that_were_not_logged_are_counted(reason: Reason, loads: Loads, sums: str, tmp_path: Path) -> None:
+    out = ("--out", str(tmp_path / "out"))
+    assert "--log-samples" not in reason("eval", sums, *out, "--log-samples").stderr
+    assert "--log-samples" not in reason("eval", sums, *out, "--overwrite").stderr
+    again = reason("eval", sums, *out, "--log-samples")
+    assert "note: 5 problems were done without --log-samples: samples.jsonl lacks them" in again.stderr
+
+
+def test_the_ledgers_seconds_multiply(reason: Reason, loads: Loads, sums: str, tmp_path: Path) -> None:
+    """They are of wall time, however many problems ran at once."""
+    assert reason("eval", sums, "--out", str(tmp_path / "out"), "--concurrency", "5").exit_code == 0
+    file = tmp_path / "out" / "sittings.json"
+    (sitting,) = json.loads(file.read_text())
+    file.write_text(json.dumps([{**sitting, "seconds": 60.0}]))
+    shown = reason("eval", sums, "--out", str(tmp_path / "out"), env={"COLUMNS": "200"}).stdout
+    assert re.search(r"seconds of wall time +12\.0 +60\.0 ", shown)
 
 
 def test_options_go_where_they_belong(

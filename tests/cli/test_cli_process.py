@@ -44,7 +44,7 @@ def load(model, **options):
     return Engine(["数 → " + "x" * 5000, "so \\\\boxed{42}"], delay=0.004)
 
 api._load = load
-app(["solve", "What is 6 x 7?", "-S", "max_tokens=6000", *sys.argv[1:]])
+app(["solve", "What is 6 x 7?", *sys.argv[1:]])
 """
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals")
@@ -57,11 +57,13 @@ def start(environment: dict[str, str], tmp_path: Path) -> Iterator[Start]:
     """Starts `reason solve` over a slow scripted engine, and waits until it says something."""
     processes: list[subprocess.Popen[str]] = []
 
-    def run(*arguments: str, say: str, stubborn: bool = False, loading: bool = False) -> subprocess.Popen[str]:
+    def run(
+        *arguments: str, say: str, stubborn: bool = False, loading: bool = False, max_tokens: int = 6000
+    ) -> subprocess.Popen[str]:
         script = tmp_path / "driver.py"
         script.write_text(f"STUBBORN = {stubborn}\nLOADING = {loading}\n{DRIVER}", encoding="utf-8")
         process = subprocess.Popen(
-            [sys.executable, str(script), *arguments],
+            [sys.executable, str(script), "-S", f"max_tokens={max_tokens}", *arguments],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -131,7 +133,7 @@ def test_terminals_that_cannot_show_everything(
     start: Start, environment: dict[str, str], encoding: str, arguments: list[str]
 ) -> None:
     environment["PYTHONIOENCODING"] = encoding
-    process = start("-S", "num_samples=2", "-S", "max_tokens=12", *arguments, say="a sample is done")
+    process = start("-S", "num_samples=2", *arguments, say="a sample is done", max_tokens=12)
     out, errors = process.communicate(timeout=20)
     assert process.returncode == 0, errors
     if arguments:

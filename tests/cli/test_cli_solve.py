@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
@@ -196,6 +197,21 @@ def test_what_people_read(reason: Reason, loads: Loads) -> None:
     for text in ("so \\boxed{42}", "answer  42", "(confidence 50%)", "best-of-n", "scripted", "generated tokens"):
         assert text in result.stdout
     assert "stopped by" not in result.stdout
+
+
+@pytest.mark.parametrize("options", [["-S", "num_samples=1"], ["-s", "ats"], ["-s", "budget-forcing"]])
+def test_a_vote_of_one_says_nothing_of_confidence(reason: Reason, loads: Loads, options: list[str]) -> None:
+    result = reason("solve", "What is 6 × 7?", *options)
+    assert re.search(r"answer  (42|1)\n", result.stdout)
+    assert "confidence" not in result.stdout
+
+
+def test_what_auto_chose_is_shown(reason: Reason, loads: Loads) -> None:
+    result = reason(
+        "solve", "6 × 7?", "-s", "esc", "-S", "inner=auto", "--max-policy-tokens", "300", env={"COLUMNS": "200"}
+    )
+    assert result.exit_code == 0, result.output
+    assert "esc, best-of-n(max_tokens=512,num_samples=1)" in result.stdout
 
 
 def test_no_answer(reason: Reason, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,12 +32,24 @@ def test_better_and_cheaper(run: Evaluate, tmp_path: Path) -> None:
     assert tokens.interval is not None
     assert tokens.interval.low <= tokens.a / tokens.b <= tokens.interval.high
     assert comparison.costs["verifier_tokens"].ratio is None
-    assert comparison.differing == {"strategy.fields.num_samples": (2, 4)}
+    assert comparison.differing == {"strategy.fields.num_samples": (2, 4), "concurrency": (32, 16)}
     assert json.loads(json.dumps(comparison.as_dict()))["accuracy"]["interval"].keys() == {"low", "high"}
     back = compare_runs(tmp_path / "b", tmp_path / "a")
     assert back.accuracy.interval == pytest.approx(
         (-comparison.accuracy.interval.high, -comparison.accuracy.interval.low)
     )
+
+
+def test_seconds_are_wall_time_over_the_problems(run: Evaluate, tmp_path: Path) -> None:
+    """What each run took beside the others depends on how many there were."""
+    summaries = [
+        run(make_task(4), CountingEngine(delay=0.01), out=tmp_path / name, concurrency=concurrency)
+        for name, concurrency in (("a", 1), ("b", 4))
+    ]
+    seconds = compare_runs(tmp_path / "a", tmp_path / "b").costs["seconds"]
+    assert (seconds.a, seconds.b) == pytest.approx([summary.wall_seconds / 4 for summary in summaries])
+    assert [summary.seconds_per_problem for summary in summaries] == pytest.approx([seconds.a, seconds.b])
+    assert seconds.interval is None
 
 
 def test_only_pairs_count(run: Evaluate, tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from reason.report import results as results_module
 from reason.report.evaluate import Evaluation, evaluate
 from reason.report.results import ProblemResult, ResultsFolder
 from reason.report.sitting import Progress
+from reason.search.calibration import read_calibration
 from reason.search.driver import Run
 from reason.types import Budget, Problem, Solution
 from tests.report.conftest import (
@@ -129,6 +130,38 @@ def test_problems_share_the_engine(run: Evaluate, tmp_path: Path) -> None:
 def test_default_concurrency(samples: int, concurrency: int, tmp_path: Path) -> None:
     made = Evaluation(make_task(1), "best-of-n", {"num_samples": samples}, out=tmp_path)
     assert made.concurrency == concurrency
+
+
+@pytest.mark.parametrize(
+    ("strategy", "fields", "concurrency"),
+    [
+        ("particle", {"num_particles": 32}, 2),
+        ("mcts", {"iterations": 100, "in_flight": 8}, 8),
+        ("best-first", {"num_children": 4, "parallel": 2}, 8),
+        ("tot", {"keep": 8}, 8),
+        ("esc", {"num_samples": 64, "in_flight": 4}, 16),
+        ("budget-forcing", {"num_waits": 8}, 64),
+    ],
+)
+def test_default_concurrency_of_others(strategy: str, fields: dict[str, Any], concurrency: int, tmp_path: Path) -> None:
+    assert Evaluation(make_task(1), strategy, fields, out=tmp_path).concurrency == concurrency
+
+
+def test_an_evaluation_of_auto_does_not_go_on_with_another_choice(tmp_path: Path) -> None:
+    def evaluation(table: str) -> Evaluation:
+        fields = {"table": str(tmp_path / table), "budget_tokens": 1000}
+        return Evaluation(make_task(3), "auto", fields, out=tmp_path / "out", concurrency=1)
+
+    for name, samples in (("a.json", 2), ("b.json", 3)):
+        cost = {"policy_tokens": 9, "most_policy_tokens": 9, "accuracy": 0.5, "problems": 9}
+        row = {"strategy": "best-of-n", "fields": {"num_samples": samples}, **cost}
+        (tmp_path / name).write_text(json.dumps({"rows": [row]}))
+    summary = asyncio.run(evaluation("a.json").run(Solver(engine=CountingEngine())))
+    assert "auto chose best-of-n(num_samples=2)" in summary.notes
+    (tmp_path / "b.json").replace(tmp_path / "a.json")
+    read_calibration.cache_clear()
+    with pytest.raises(UsageError, match=r'fields.chosen "best-of-n\(num_samples=2\)", now "best-of-n\(num_samples=3'):
+        evaluation("a.json").check_folder()
 
 
 def test_mistakes_are_found_before_anything_is_written(tmp_path: Path) -> None:

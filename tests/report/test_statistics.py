@@ -186,9 +186,40 @@ def test_paired_bootstrap() -> None:
     assert other_way.p == difference.p
 
 
+@pytest.mark.parametrize(
+    ("a_only", "b_only", "both", "p"), [(1, 0, 0, 1.0), (4, 0, 0, 0.125), (6, 0, 194, 2 / 2**6), (7, 2, 50, 92 / 2**9)]
+)
+def test_few_pairs_that_differ_say_little(a_only: int, b_only: int, both: int, p: float) -> None:
+    """McNemar's exact test: 92 = 2 (1 + 9 + 36)."""
+    a, b = [1] * a_only + [0] * b_only + [1] * both, [0] * a_only + [1] * b_only + [1] * both
+    difference = paired_bootstrap(a, b)
+    assert difference.p == pytest.approx(p)
+    assert difference.interval.low < difference.difference
+
+
+def test_the_interval_of_agresti_and_min() -> None:
+    """By hand, with half a problem more in each of the four cells: (b - c ± 1.96 √(b + c - (b - c)²/n)) / n."""
+    b, c, n = 7.5, 2.5, 61
+    half = 1.959964 * math.sqrt(b + c - (b - c) ** 2 / n)
+    difference = paired_bootstrap([1] * 7 + [0] * 52, [0] * 7 + [1] * 2 + [0] * 50)
+    assert difference.interval == pytest.approx(((5 - half) / n, (5 + half) / n))
+
+
+def test_fractions_are_bootstrapped() -> None:
+    generator = np.random.default_rng(0)
+    a, b = generator.random(200), generator.random(200) - 0.2
+    difference = paired_bootstrap(list(a), list(b))
+    spread = standard_error(list(a - b))
+    assert spread is not None
+    wanted = (difference.difference - 1.96 * spread, difference.difference + 1.96 * spread)
+    assert difference.interval == pytest.approx(wanted, abs=0.01)
+    assert difference.p < 0.001
+
+
 def test_no_difference() -> None:
     difference = paired_bootstrap([1, 0, 1], [1, 0, 1])
-    assert (difference.difference, tuple(difference.interval), difference.p) == (0.0, (0.0, 0.0), 1.0)
+    assert (difference.difference, difference.p) == (0.0, 1.0)
+    assert -difference.interval.low == difference.interval.high < 0.5
     with pytest.raises(UsageError, match="as many values"):
         paired_bootstrap([1], [1, 2])
     with pytest.raises(UsageError, match="as many values"):

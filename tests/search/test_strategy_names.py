@@ -11,7 +11,7 @@ import pytest
 
 from reason.errors import UnknownName, UsageError
 from reason.search import strategies
-from reason.search.strategies import STRATEGIES, make_strategy, parse_fields
+from reason.search.strategies import STRATEGIES, breadth_of, known_fields, make_strategy, parse_fields
 from reason.search.strategies.best_of_n import BestOfN
 from reason.search.tree import Expand, Strategy, Tree
 from reason.types import Answer
@@ -105,7 +105,6 @@ def test_what_is_no_strategy() -> None:
         (["order=best"], {"order": "best"}),
         (["note=a=b"], {"note": "a=b"}),
         (["note="], {"note": ""}),
-        (["count=1", "count=2"], {"count": 2}),
     ],
 )
 def test_fields_get_their_types(settings: list[str], fields: dict[str, Any]) -> None:
@@ -135,3 +134,21 @@ def test_dashes_are_underscores() -> None:
 def test_settings_that_are_not_allowed(setting: str, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         parse_fields("everything", [setting])
+
+
+def test_nothing_is_set_twice() -> None:
+    with pytest.raises(UsageError, match="num_samples is set twice, to '1' and '2'"):
+        parse_fields("best-of-n", ["num_samples=1", "num-samples=2"])
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_breadths_can_be_set(name: str) -> None:
+    breadth = breadth_of(make_strategy(name))
+    assert (breadth is None) == (name in ("auto", "budget-forcing", "probtree"))
+    if breadth is not None:
+        assert known_fields(name)[breadth] is int
+
+
+def test_a_wrapper_has_the_breadth_of_what_it_wraps() -> None:
+    assert breadth_of(make_strategy("esc", inner="mcts")) == "iterations"
+    assert breadth_of(make_strategy("esc", inner="auto")) is None

@@ -98,6 +98,27 @@ def test_answers_are_found(text: str, expected: str | None) -> None:
     assert extract_short_answer(text) == expected
 
 
+@pytest.mark.parametrize(
+    ("answer", "unknown"),
+    [
+        ("Unknown", True),
+        ("not mentioned in the passages", True),
+        ("No information about him", True),
+        ("Unknown (the passages do not say)", True),
+        ("are not provided here", True),
+        ("I don't know which", True),
+        ("Unknown Pleasures", False),
+        ("Uncertain Glory", False),
+        ("Not Found Gallery", False),
+        ("Unknown Soldier", False),
+        ("I Don't Know How to Love Him", False),
+        ("Unknowns", False),
+    ],
+)
+def test_what_says_that_it_does_not_know(answer: str, unknown: bool) -> None:
+    assert is_unknown(answer) == unknown
+
+
 _PIECES = st.sampled_from(
     ["the answer is", ":", "\n", r"\boxed{", "}", "**", '"', " x", ".", "Unknown", "</think>", "$"]
 )

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
 from reason.errors import UnknownName, UsageError
-from reason.fields import check_types, hints, parse
+from reason.fields import check_types, hints, parse, parse_settings
 from reason.search.strategies.ab_mcts import ABMCTS
 from reason.search.strategies.astar import AStar
 from reason.search.strategies.ats import AutonomousTreeSearch
@@ -16,6 +16,7 @@ from reason.search.strategies.beam import Beam
 from reason.search.strategies.best_first import BestFirst
 from reason.search.strategies.best_of_n import BestOfN
 from reason.search.strategies.budget_forcing import BudgetForcing
+from reason.search.strategies.decoding import layers
 from reason.search.strategies.deepconf import DeepConf
 from reason.search.strategies.dvts import DVTS
 from reason.search.strategies.early_stopping import AdaptiveConsistency, UnanimousWindow
@@ -30,7 +31,15 @@ from reason.search.strategies.tot import TreeOfThoughts
 from reason.search.tree import Strategy
 from reason.types import Budget
 
-__all__ = ["STRATEGIES", "for_budget", "make_strategy", "parse_fields"]
+__all__ = [
+    "STRATEGIES",
+    "breadth_of",
+    "for_budget",
+    "known_fields",
+    "make_strategy",
+    "parse_fields",
+    "typed_fields",
+]
 
 STRATEGIES: dict[str, type[Any]] = {
     "auto": Auto,
@@ -74,7 +83,7 @@ def make_strategy(name: str | Strategy, **fields: Any) -> Strategy:
             raise UsageError(f"give fields with a strategy's name, not with an object: {', '.join(fields)}")
         return name
     kind = _kind(name)
-    known = _known_fields(name, fields.get("inner"))
+    known = known_fields(name, fields.get("inner"))
     if unknown := [field for field in fields if field not in known]:
         raise UnknownName(f"field of {name}", unknown[0], known)
     own = {field: value for field, value in fields.items() if field in hints(kind) and field != "inner"}
@@ -86,27 +95,52 @@ def make_strategy(name: str | Strategy, **fields: Any) -> Strategy:
     return strategy
 
 
+def breadth_of(strategy: Strategy) -> str | None:
+    """The field that a strategy's cost grows with: how many solutions it samples, how wide or how long it searches. Its
+    class names it in ``breadth``; a wrapper's is that of what it wraps. None where there is none."""
+    for layer in layers(strategy):
+        if name := getattr(layer, "breadth", None):
+            return str(name)
+        if "inner" not in hints(type(layer)):  # nobody tells ``auto`` the breadth of what it chose
+            return None
+    return None
+
+
 def for_budget(name: str | Strategy, fields: Mapping[str, Any], budget: Budget | None) -> dict[str, Any]:
-    """The fields, and the budget where a strategy chooses by it and is not told another."""
-    asks = isinstance(name, str) and "budget_tokens" in hints(_kind(name)) and "budget_tokens" not in fields
-    if not asks or budget is None or budget.policy_tokens is None:
-        return dict(fields)
-    return {**fields, "budget_tokens": budget.policy_tokens}
+    """The fields, and the budget where a strategy, or one that it wraps, chooses by it and is not told another."""
+    given = dict(fields)
+    if isinstance(name, str) and budget is not None and budget.policy_tokens is not None:
+        inner = fields.get("inner")
+        if (inner is None or isinstance(inner, str)) and "budget_tokens" in known_fields(name, inner):
+            given.setdefault("budget_tokens", budget.policy_tokens)
+    return given
 
 
-def parse_fields(name: str, settings: list[str]) -> dict[str, Any]:
+def known_fields(name: str, inner: str | Strategy | None = None) -> Mapping[str, Any]:
+    """The types of the fields that may be given with a strategy's name; with a wrapper's the inner strategy's too."""
+    kind = _kind(name)
+    if "inner" not in hints(kind):
+        return hints(kind)
+    inside = inner if inner is not None else kind().inner
+    return {**(known_fields(inside) if isinstance(inside, str) else hints(type(inside))), **hints(kind)}
+
+
+def parse_fields(name: str, settings: Iterable[str]) -> dict[str, Any]:
     """``["num_samples=8"]`` as fields of the right types, for the command line.
 
     Raises:
-        UnknownName, UsageError: as ``make_strategy``; also a setting without "=".
+        UnknownName, UsageError: as ``make_strategy`` and ``parse_settings``.
     """
-    texts: dict[str, str] = {}
-    for setting in settings:
-        key, equals, text = setting.partition("=")
-        if not equals:
-            raise UsageError(f"a strategy setting is written field=value, got {setting!r}")
-        texts[key.strip().replace("-", "_")] = text.strip()
-    known = _known_fields(name, texts.get("inner"))
+    return typed_fields(name, parse_settings(settings))
+
+
+def typed_fields(name: str, texts: Mapping[str, str]) -> dict[str, Any]:
+    """Texts by field as values of the right types.
+
+    Raises:
+        UnknownName, UsageError: as ``make_strategy``.
+    """
+    known = known_fields(name, texts.get("inner"))
     if unknown := [key for key in texts if key not in known]:
         raise UnknownName(f"field of {name}", unknown[0], known)
     return {key: text if key == "inner" else parse(key, text, known[key]) for key, text in texts.items()}
@@ -117,21 +151,6 @@ def _kind(name: str) -> type[Any]:
     if kind is None:
         raise UnknownName("strategy", name, STRATEGIES)
     return kind
-
-
-def _known_fields(name: str, inner: str | Strategy | None) -> Mapping[str, Any]:
-    """The fields that may be given with a strategy's name; for a wrapper the inner strategy's too."""
-    return _fields_of(_kind(name), inner)
-
-
-def _fields_of(kind: type[Any], inner: str | Strategy | None = None) -> Mapping[str, Any]:
-    if "inner" not in hints(kind):
-        return hints(kind)
-    if inner is None or isinstance(inner, str):
-        inside = _fields_of(type(kind().inner) if inner is None else _kind(inner))
-    else:
-        inside = hints(type(inner))
-    return {**inside, **hints(kind)}
 
 
 def _inner(wrapper: type[Any], inner: str | Strategy | None, fields: dict[str, Any]) -> Strategy:

@@ -8,10 +8,9 @@ verifier that knows it. It may well choose best-of-n.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
 
-from reason.fields import hints
+from reason.fields import hints, label
 from reason.search.calibration import choose, read_calibration
 from reason.search.strategies.decoding import Decoding, check_at_least
 from reason.search.tree import Action, Room, Strategy, Tree
@@ -21,29 +20,33 @@ __all__ = ["Auto"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Auto(Decoding):
+class Auto:
     """Args:
     budget_tokens: what a problem may cost; ``solve`` and the command line fill it in from the budget.
     table: a calibration.json that ``reason compare`` wrote; "" is the package's own.
+    max_tokens, temperature, top_k, top_p, min_p: what is chosen gets these; by default those it was measured with.
+    chosen: the row of the table; not to be given.
+    inner: the strategy that it names; not to be given.
     """
 
     budget_tokens: int = 4096
     table: str = ""
+    max_tokens: int | None = None
+    temperature: float | None = None
+    top_k: int | None = None
+    top_p: float | None = None
+    min_p: float | None = None
+    chosen: str = field(init=False)
+    inner: Strategy = field(init=False)
 
     def __post_init__(self) -> None:
-        super().__post_init__()
+        from reason.search.strategies import make_strategy
+
         check_at_least(self, 1, "budget_tokens")
-        assert self.inner is not None
-
-    @cached_property
-    def inner(self) -> Strategy:
-        """What was chosen."""
-        from reason.search.strategies import STRATEGIES, make_strategy
-
         row = choose(read_calibration(self.table), self.budget_tokens)
-        known = hints(STRATEGIES[row.strategy]) if row.strategy in STRATEGIES else {}
-        own = {name: getattr(self, name) for name in hints(Decoding) if name in known and name not in row.fields}
-        return make_strategy(row.strategy, **{**own, **row.fields})
+        given = {name: value for name in hints(Decoding) if (value := getattr(self, name)) is not None}
+        object.__setattr__(self, "chosen", label(row.strategy, row.fields))
+        object.__setattr__(self, "inner", make_strategy(row.strategy, **{**row.fields, **given}))
 
     @property
     def measures(self) -> tuple[str, ...]:

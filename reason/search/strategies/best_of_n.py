@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from reason.search.strategies.decoding import Decoding, check_at_least
 from reason.search.strategies.scoring import scores_due, step_aggregate
@@ -32,6 +32,8 @@ class BestOfN(Decoding):
     verifier: who scores, for "weighted" and "best".
     aggregation: how step scores make a solution's; "none" scores the solution as one step.
     """
+
+    breadth: ClassVar[str] = "num_samples"
 
     num_samples: int = 8
     select: Selection = "majority"

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from reason.errors import UsageError
 from reason.search.strategies.decoding import Decoding, check_at_least
@@ -35,6 +36,8 @@ class DeepConf(Decoding):
     in_flight: samples under way at once.
     verifier: who measures confidence over the path so far.
     """
+
+    breadth: ClassVar[str] = "num_samples"
 
     num_samples: int = 16
     warmup: int = 4

@@ -13,8 +13,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from reason.search.strategies.beam import StepSearch
-from reason.search.strategies.scoring import scores_due
-from reason.search.tree import ROOT, Action, Measure, Node, Room, Tree
+from reason.search.strategies.scoring import missing_scores
+from reason.search.tree import ROOT, Action, Node, Room, Tree
 
 __all__ = ["DVTS"]
 
@@ -34,8 +34,7 @@ class DVTS(StepSearch):
             if len(siblings) < self.beam_width:
                 actions.append(self.step(tree, parent, self.beam_width - len(siblings)))
             elif not any(node.pending for node in siblings):
-                due = scores_due(tree, siblings, self.verifier)
-                actions += [Measure(nodes=due, name=self.verifier)] if due else []
+                actions += missing_scores(tree, siblings, self.verifier)
         return actions
 
     def tell(self, tree: Tree, done: Sequence[int]) -> None:
@@ -67,4 +66,4 @@ class DVTS(StepSearch):
 
 
 def _settled(node: Node) -> bool:
-    return node.finish_reason == "error" or "score" in node.notes
+    return node.failed or "score" in node.notes

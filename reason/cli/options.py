@@ -1,0 +1,83 @@
+"""Options that several commands have, each spelled once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, TypeAlias
+
+import typer
+
+__all__ = [
+    "AnswerField",
+    "AsJson",
+    "Data",
+    "Device",
+    "Draft",
+    "Dtype",
+    "FewShot",
+    "KvTokens",
+    "Limit",
+    "MaxThinkingTokens",
+    "Model",
+    "Offset",
+    "Overwrite",
+    "Quantize",
+    "QuestionField",
+    "Seed",
+    "Settings",
+    "Split",
+    "StrategyName",
+    "Threads",
+]
+
+# -- the model and the machine -----------------------------------------------------------------------------------------
+
+Model: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--model", "-m", help="A catalogue name, a folder, a GGUF file or a hub id.", show_default="the default model"
+    ),
+]
+Device: TypeAlias = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+Dtype: TypeAlias = Annotated[str, typer.Option(help="auto, bfloat16, float32 or float16.")]
+Quantize: TypeAlias = Annotated[
+    str | None, typer.Option(help="int8 or int4 weights (CPU, bfloat16).", show_default="none")
+]
+KvTokens: TypeAlias = Annotated[
+    int | None, typer.Option(help="Size of the KV pool in tokens.", show_default="from free memory")
+]
+Threads: TypeAlias = Annotated[int | None, typer.Option(help="CPU threads.", show_default="free cores")]
+Draft: TypeAlias = Annotated[str, typer.Option(help="What drafts tokens: auto, none, stand, goose+stand ...")]
+
+# -- the search --------------------------------------------------------------------------------------------------------
+
+StrategyName: TypeAlias = Annotated[str, typer.Option("--strategy", "-s", help="How to search.")]
+Settings: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option("--set", "-S", metavar="FIELD=VALUE", help="A field of the strategy, e.g. num_samples=16."),
+]
+MaxThinkingTokens: TypeAlias = Annotated[
+    int | None, typer.Option(help="Limit of a thinking model's thinking.", show_default=False)
+]
+Seed: TypeAlias = Annotated[int, typer.Option(help="Equal seeds give equal answers.")]
+
+# -- the task ----------------------------------------------------------------------------------------------------------
+
+Limit: TypeAlias = Annotated[int | None, typer.Option(help="At most so many problems.", show_default="all")]
+Offset: TypeAlias = Annotated[int, typer.Option(help="Pass over so many problems first.")]
+Data: TypeAlias = Annotated[
+    Path | None, typer.Option(help="Folder or file with the task's data.", show_default="REASON_DATA or the hub")
+]
+FewShot: TypeAlias = Annotated[int, typer.Option(help="Worked examples before each problem.")]
+QuestionField: TypeAlias = Annotated[
+    str | None, typer.Option(help="The data's field with the problem.", show_default="the task's")
+]
+AnswerField: TypeAlias = Annotated[
+    str | None, typer.Option(help="The data's field with the reference.", show_default="the task's")
+]
+Split: TypeAlias = Annotated[str | None, typer.Option(help="Of a hub data set.", show_default=False)]
+
+# -- what comes of it --------------------------------------------------------------------------------------------------
+
+Overwrite: TypeAlias = Annotated[bool, typer.Option("--overwrite", help="Start anew where --out has results.")]
+AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
