@@ -408,6 +408,8 @@ class Trajectory:
 @runtime_checkable
 class Verifier(Protocol):
     """Scores the last step of trajectories, higher is better. It may use the engine; what that costs is in the ledger.
+    One with a model of its own has methods ``usage(owner)`` and ``forget(owner)`` as engines have: the verifier tokens
+    there are added to the run's.
 
     ``statistics`` and ``top_logprobs`` say what must be recorded while the steps are generated (see ``Sampling``);
     ``probability`` whether scores lie in [0, 1], so that a product of them means something.

@@ -107,8 +107,15 @@ def _tokens_by_id(codec: HubCodec) -> dict[int, str]:
     return {number: token for token, number in codec.backend.get_vocab().items()}
 
 
-def load_runner(folder: Path, options: LoadOptions, *, kv_memory_share: float = _KV_MEMORY_SHARE) -> ModelRunner:
-    """The model in a folder. Its KV pool takes ``kv_memory_share`` of the free memory, if ``options`` do not say."""
+def load_runner(
+    folder: Path,
+    options: LoadOptions,
+    *,
+    kv_memory_share: float = _KV_MEMORY_SHARE,
+    load: Callable[..., PreTrainedModel] | None = None,
+) -> ModelRunner:
+    """The model in a folder. Its KV pool takes ``kv_memory_share`` of the free memory, if ``options`` do not say;
+    ``load`` reads the weights instead of ``load_model``."""
     device, dtype, kv_tokens, quantize, threads = options
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -124,7 +131,7 @@ def load_runner(folder: Path, options: LoadOptions, *, kv_memory_share: float = 
         raise UsageError(f"threads must be at least 1, got {threads}")
     watch = CoreWatch()
     chosen = _DTYPES[dtype] if dtype != "auto" else _natural_dtype(where)
-    model = load_model(folder, dtype=chosen, device=where)
+    model = (load or load_model)(folder, dtype=chosen, device=where)
     if kv_tokens is not None and kv_tokens < 16:
         raise UsageError(f"kv_tokens must be at least 16, got {kv_tokens}")
     if where.type == "cpu":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +22,15 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-__all__ = ["ResolvedModel", "default_model", "load_model", "load_tokenizer", "resolve"]
+__all__ = [
+    "ResolvedModel",
+    "default_model",
+    "load_backbone",
+    "load_model",
+    "load_tokenizer",
+    "read_weights",
+    "resolve",
+]
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
@@ -130,21 +139,76 @@ def load_model(folder: Path, *, dtype: torch.dtype, device: torch.device | str =
 
     On CPU the weights stay memory-mapped, so that a second process on the machine shares them.
     """
+    model, _ = _pretrained(folder, "a causal language model", dtype=dtype)
+    return _ready(model, device)
+
+
+def load_backbone(folder: Path, *, dtype: torch.dtype, device: torch.device | str = "cpu") -> PreTrainedModel:
+    """The decoder of a checkpoint with another head (sequence or token classification, a value head), as a causal
+    language model: its hidden states are the checkpoint's, its logits mean nothing, for its own head is its embeddings.
+
+    Raises:
+        ModelError: it cannot be loaded, or some of the decoder's weights are not there.
+    """
+    from transformers import AutoConfig
+
+    try:
+        config: Any = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(f"{folder} has no configuration that can be read: {error}") from error
+    for each in (config, config.get_text_config()):
+        each.tie_word_embeddings = True  # no weights of its own for the head
+    model, found = _pretrained(folder, "a decoder", dtype=dtype, config=config, trust_remote_code=False)
+    if missing := sorted(found["missing_keys"]):
+        count = len(missing)
+        raise ModelError(f"{folder} lacks {count} weights of a {config.model_type} decoder, {missing[0]} the first")
+    return _ready(model, device)
+
+
+def read_weights(folder: Path, prefixes: Iterable[str]) -> dict[str, torch.Tensor]:
+    """The tensors of a checkpoint whose names begin with one of ``prefixes``, by name.
+
+    Raises:
+        ModelError: the folder has no safetensors weights.
+    """
+    from safetensors import safe_open
+
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        raise ModelError(f"{folder} has no *.safetensors weights")
+    wanted, found = tuple(prefixes), {}
+    for file in files:
+        with safe_open(file, framework="pt") as weights:
+            names: list[str] = weights.keys()
+            found.update({name: weights.get_tensor(name) for name in names if name.startswith(wanted)})
+    return found
+
+
+def _pretrained(folder: Path, what: str, **options: Any) -> tuple[Any, dict[str, Any]]:
+    """A causal language model, and what was found missing or left over."""
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
+    make_model: Any = AutoModelForCausalLM
     bars: Any = logging  # untyped
-    shown = bars.is_progress_bar_enabled()
+    shown, verbosity = bars.is_progress_bar_enabled(), bars.get_verbosity()
     bars.disable_progress_bar()  # it lasts a fraction of a second
+    if "config" in options:
+        bars.set_verbosity_error()  # a head that is left over is no news
     try:
-        model: Any = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=dtype, low_cpu_mem_usage=True, local_files_only=True
+        loaded: tuple[Any, dict[str, Any]] = make_model.from_pretrained(
+            folder, low_cpu_mem_usage=True, local_files_only=True, output_loading_info=True, **options
         )
     except (OSError, ValueError, KeyError) as error:
-        raise ModelError(f"{folder} cannot be loaded as a causal language model: {error}") from error
+        raise ModelError(f"{folder} cannot be loaded as {what}: {error}") from error
     finally:
+        bars.set_verbosity(verbosity)
         if shown:
             bars.enable_progress_bar()
+    return loaded
+
+
+def _ready(model: Any, device: torch.device | str) -> PreTrainedModel:
     ready: PreTrainedModel = model.to(device).eval().requires_grad_(False)
     return ready
 

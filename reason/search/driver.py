@@ -384,7 +384,7 @@ class Run:
         with self._effects.thinking():
             answer = self.strategy.answer(self.tree)
         usage = self._effects.usage()
-        self.engine.forget(self.owner)
+        self._effects.forget()
         finished = self.tree.finished()
         solution = Solution(
             answer=answer.answer,

@@ -111,6 +111,12 @@ class Effects:
             and told >= self.journal.told
         )
 
+    def forget(self) -> None:
+        """The run's ledger row is not asked for again."""
+        for holder in (self._engine, *self._verifiers.values()):
+            if (forget := getattr(holder, "forget", None)) is not None:
+                forget(self._owner)
+
     def close(self) -> None:
         """Idempotent."""
         if self.journal is not None:
@@ -119,6 +125,9 @@ class Effects:
     def usage(self) -> Usage:
         """The run's ledger row, earlier sittings included."""
         usage = self._engine.usage(self._owner)
+        for verifier in self._verifiers.values():  # a reward model of its own counts what it reads
+            if (own := getattr(verifier, "usage", None)) is not None:
+                usage.verifier_tokens += own(self._owner).verifier_tokens
         usage.prompt_tokens = len(self._tree[ROOT].context)
         usage.seconds = time.perf_counter() - self._began
         usage.solver_seconds = self._thinking_seconds

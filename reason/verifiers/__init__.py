@@ -13,9 +13,11 @@ from reason.verifiers.aggregate import AGGREGATIONS, aggregate, check_aggregatio
 from reason.verifiers.agreement import Agreement
 from reason.verifiers.confidence import Confidence
 from reason.verifiers.embeddings import DEFAULT_EMBEDDER, EMBEDDERS
+from reason.verifiers.ensemble import Ensemble
 from reason.verifiers.entropy import Entropy
 from reason.verifiers.judge import Judge
 from reason.verifiers.logprob import LogProb
+from reason.verifiers.reward_model import ProcessRewardModel
 from reason.verifiers.self_certainty import SelfCertainty
 from reason.verifiers.span_logprob import SpanLogProb
 from reason.verifiers.value_prompt import ValuePrompt
@@ -26,6 +28,7 @@ __all__ = [
     "DEFAULT_VERIFIER",
     "EMBEDDERS",
     "VERIFIERS",
+    "VERIFIERS_OF",
     "aggregate",
     "check_aggregation",
     "make_embedder",
@@ -44,13 +47,18 @@ VERIFIERS: dict[str, type[Any]] = {
     "value-prompt": ValuePrompt,
 }
 
+VERIFIERS_OF: dict[str, type[Any]] = {"ensemble": Ensemble, "prm": ProcessRewardModel}
+"""Those that are nothing without their first field, which is written without its name: ``prm:MODEL``."""
+
 DEFAULT_VERIFIER = "self-certainty"
 
 
 def make_verifier(name: str | Verifier, /, **fields: Any) -> Verifier:
     """A verifier by name, with its fields; a verifier object is passed through.
 
-    Fields may also be written into the name, ``"confidence:variant=tail,window=512"``, where no value has a comma.
+    Fields may also be written into the name, ``"confidence:variant=tail,window=512"``, where no value has a comma. A
+    reward model is ``"prm:MODEL,format=…"``; several verifiers are ``"ensemble:judge+prm:MODEL,how=min"``, with
+    semicolons for the commas of one of them.
 
     Raises:
         UnknownName: no verifier, or no field, of that name.
@@ -62,7 +70,7 @@ def make_verifier(name: str | Verifier, /, **fields: Any) -> Verifier:
         if fields:
             raise UsageError(f"give fields with a verifier's name, not with an object: {', '.join(fields)}")
         return name
-    verifier: Verifier = _make("verifier", VERIFIERS, name, fields)
+    verifier: Verifier = _make("verifier", VERIFIERS | VERIFIERS_OF, name, fields)
     return verifier
 
 
@@ -92,17 +100,27 @@ def _make(what: str, kinds: Mapping[str, type[Any]], text: str, fields: dict[str
     kind = kinds.get(name)
     if kind is None:
         raise UnknownName(what, name, kinds)
-    for setting in settings.split(",") if colon else ():
+    for place, setting in enumerate(settings.split(",") if colon else ()):
         field, equals, text = (part.strip() for part in setting.partition("="))
+        argument = getattr(kind, "argument", "")
+        if argument and place == 0 and field not in hints(kind) and setting.strip():
+            field, equals, text = argument, "=", setting.strip()
         if not equals:
             raise UsageError(f"{what} settings are written field=value, got {setting!r}")
         if field in fields:
             raise UsageError(f"{field} is given twice")
-        fields[field] = parse(field, text, _known(kind, name, field))
+        fields[field] = _members(text) if field == "members" else parse(field, text, _known(kind, name, field))
     for field in fields:
         _known(kind, name, field)
+    if (argument := getattr(kind, "argument", "")) and argument not in fields:
+        raise UsageError(f"{name} needs its {argument}: {name}:{argument.upper()}")
     check_types(kind, fields)
     return kind(**fields)
+
+
+def _members(text: str) -> tuple[Verifier, ...]:
+    """The verifiers of an ensemble, "a+b:field=value;field=value"."""
+    return tuple(make_verifier(part.strip().replace(";", ",")) for part in text.split("+"))
 
 
 def _known(kind: type[Any], name: str, field: str) -> Any:
