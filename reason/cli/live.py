@@ -265,7 +265,7 @@ def _views(nodes: Sequence[Node]) -> Iterator[list[Node]]:
     growing: set[int] = set()  # something below is being written or may be extended
     seen: set[int | None] = set()  # answer classes
     for node in reversed(nodes):  # children before their parents
-        lost = "pruned" in node.notes or "merged_into" in node.notes or node.finish_reason in ("error", "cancelled")
+        lost = "pruned" in node.notes or "merged_into" in node.notes or node.failed
         leaf = node.pending or (node.open and not lost)
         if not lost or node.id in alive:
             alive |= {node.id, node.parent or 0}
@@ -298,6 +298,6 @@ def _fate(node: Node) -> str:
         return "merged"
     if "pruned" in node.notes:
         return "pruned"
-    if node.finish_reason in ("error", "cancelled"):
+    if node.failed:
         return "lost"
     return "finished" if node.finished else "steps"

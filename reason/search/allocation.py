@@ -17,11 +17,11 @@ from typing import Literal, TypeAlias
 
 from reason.search.resampling import softmax
 
-__all__ = ["Rounding", "allocate", "evened", "rounded"]
+__all__ = ["Rounding", "allocate", "evened", "rounded", "standardised"]
 
 Rounding: TypeAlias = Literal["ceil", "round"]
 
-_TOLERANCE = 1e-9  # what floats may add to a whole number
+_TOLERANCE = 1e-9  # what floats may add to a whole number, and to the spread of equal ones
 
 
 def allocate(rewards: Sequence[float], total: int, *, temperature: float, rounding: Rounding) -> list[int]:
@@ -70,8 +70,13 @@ def _largest_remainders(weights: Sequence[float], total: int, best_first: Sequen
 def evened(scores: Sequence[float]) -> list[float]:
     """Scores of any unit as rewards in [0, 1] with about the spread of an even distribution: Phi of how many standard
     deviations each is above their mean; 0.5 where all are equal."""
+    return list(map(NormalDist().cdf, standardised(scores)))
+
+
+def standardised(scores: Sequence[float]) -> list[float]:
+    """How many standard deviations each is above their mean; 0 where all are equal."""
     mean = math.fsum(scores) / len(scores)
     spread = math.sqrt(math.fsum((score - mean) ** 2 for score in scores) / len(scores))
     if spread <= _TOLERANCE * max(1.0, abs(mean)):
-        return [0.5] * len(scores)
-    return [NormalDist(mean, spread).cdf(score) for score in scores]
+        return [0.0] * len(scores)
+    return [(score - mean) / spread for score in scores]

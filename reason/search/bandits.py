@@ -14,10 +14,10 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Literal, NamedTuple, TypeAlias
 
-__all__ = ["Beta", "Drawer", "Gaussian", "How", "Moments", "Scale", "priors", "puct", "scale_of", "uct", "widened"]
+__all__ = ["Beta", "Drawer", "Gaussian", "How", "Moments", "Scale", "puct", "scale_of", "uct", "widened"]
 
 How: TypeAlias = Literal["auto", "none", "min-max"]
 Drawer: TypeAlias = Callable[[random.Random], float]
@@ -27,11 +27,13 @@ _RATIO = 4 * math.exp(-0.5) / math.sqrt(2.0)
 
 
 class Scale(NamedTuple):
-    """Maps values into [0, 1]. ``relative``: by what the values are so far, so that 1 is the best of them."""
+    """Maps values into [0, 1]. ``relative``: by what the values are so far, so that 1 is the best of them. ``least``:
+    what is as good as nothing; ``low``, or the lowest so far where values below it are taken as they are."""
 
     low: float = 0.0
     high: float = 1.0
     relative: bool = False
+    least: float = 0.0
 
     def __call__(self, value: float) -> float:
         """Where ``value`` lies between ``low`` and ``high``; in the middle if they are equal."""
@@ -43,10 +45,12 @@ def scale_of(values: Iterable[float], how: How = "auto") -> Scale:
     """The scale of a tree's values: "none" takes them as they are, "min-max" spreads them over [0, 1] as MuZero does
     (https://arxiv.org/abs/1911.08265), "auto" does so unless all of them lie there already."""
     found = list(values)
-    if how == "none" or not found:
+    low, high = min(found, default=0.0), max(found, default=1.0)
+    if how == "none":
+        return Scale(least=min(0.0, low))
+    if not found or (how == "auto" and low >= 0 and high <= 1):
         return Scale()
-    low, high = min(found), max(found)
-    return Scale() if how == "auto" and low >= 0 and high <= 1 else Scale(low, high, relative=True)
+    return Scale(low, high, relative=True, least=low)
 
 
 def uct(value: float, visits: float, parent_visits: float, exploration: float) -> float:
@@ -57,14 +61,6 @@ def uct(value: float, visits: float, parent_visits: float, exploration: float) -
 def puct(value: float, visits: float, parent_visits: float, prior: float, exploration: float) -> float:
     """The bound of a node, visited or not."""
     return value + exploration * prior * math.sqrt(parent_visits) / (1 + visits)
-
-
-def priors(values: Sequence[float]) -> list[float]:
-    """A prior over siblings from their values: the softmax."""
-    top = max(values, default=0.0)
-    weights = [math.exp(value - top) for value in values]
-    total = sum(weights)
-    return [weight / total for weight in weights]
 
 
 def widened(factor: float, exponent: float, visits: float) -> int:

@@ -99,7 +99,8 @@ def clusters(points: npt.NDArray[np.float32], distance: float) -> list[list[int]
 
 
 def merge(tree: Tree, siblings: Sequence[int], *, embedder: str, distance: float, verifier: str | None) -> None:
-    """Notes which of some embedded siblings say the same. The best by ``verifier``, or the first, stands for them."""
+    """Notes which of some embedded siblings say the same. The best by ``verifier``, or the first, stands for them: by
+    the last step's score, whatever the strategy's aggregation, as what comes before it is one state."""
 
     def rank(node: int) -> tuple[float, int]:
         return (0.0 if verifier is None else -tree[node].scores[verifier][-1], node)

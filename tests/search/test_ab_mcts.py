@@ -45,6 +45,14 @@ def expansions(actions: Sequence[Action]) -> list[Expand]:
 # -- whose posterior a score counts for ----------------------------------------------------------------------------
 
 
+def test_without_an_answer_a_solution_counts_as_the_least() -> None:
+    for scale, scores, least in (("auto", (0.5, 0.9), 0.0), ("auto", (12.0, 19.0), 12.0), ("none", (-3.0, -1.0), -3.0)):
+        strategy = ABMCTS(scale=scale)  # type: ignore[arg-type]
+        tree = grown(strategy, parents=(0,), scores=scores[:1])
+        add(tree, strategy, ROOT, scores[1], answer=None)
+        assert [node.notes["value"] for node in tree.nodes[1:]] == [scores[0], least]
+
+
 def test_a_score_counts_along_its_path() -> None:
     """1 and 2 below the root, 3 improves 1, 4 improves 3."""
     tree = grown(ABMCTS(), parents=(0, 0, 1, 3), scores=(0.5, 0.8, 0.6, 0.9))

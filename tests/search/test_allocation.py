@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Sequence
 from statistics import NormalDist
 
 import pytest
 
-from reason.search.allocation import Rounding, allocate, evened, rounded
+from reason.search.allocation import Rounding, allocate, evened, rounded, standardised
 
 BOTH: tuple[Rounding, ...] = ("ceil", "round")
 
@@ -96,6 +97,13 @@ def test_evened_scores() -> None:
     assert order(evened(scores)) == order(scores)
     assert evened([-3 * score + 100 for score in scores]) == pytest.approx([1 - each for each in evened(scores)])
     assert all(0 < each < 1 for each in evened(scores))
+
+
+def test_standardised_scores() -> None:
+    assert standardised([1.0, 3.0]) == [-1.0, 1.0]
+    assert standardised([10.0, 12.0, 14.0]) == pytest.approx([-math.sqrt(1.5), 0.0, math.sqrt(1.5)])
+    assert standardised([3.0, 3.0]) == [0.0, 0.0]
+    assert standardised([1e6, 1e6 + 1e-7]) == [0.0, 0.0]  # that is rounding
 
 
 def order(values: Sequence[float]) -> list[int]:

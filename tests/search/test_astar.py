@@ -368,6 +368,16 @@ def test_without_a_solution_the_best_is_written_to_its_end() -> None:
     assert (len(tree), solution.answer, solution.stopped_by) == (7, None, "done")
 
 
+def test_a_completion_that_fails_leaves_it_to_the_next_best() -> None:
+    plan = {"": ["a 1", "b 2"], "a": ["c 5", "d 6"], "b": ["!", "!"]}
+    strategy = AStar(num_children=2, parallel=2, weight=0.0, max_expansions=2, cost="sum")
+    solution, tree = play({**plan, "a c": ["!", "=1 7"]}, strategy)
+    assert (closed(tree), solution.answer, solution.stopped_by) == (["", "a", "b", "a c"], "1", "done")
+    assert [node.finish_reason for node in tree.children(3)] == ["error", "eos"]
+    solution, tree = play({**plan, "a c": ["!", "!"], "a d": ["!", "!"]}, strategy)
+    assert (closed(tree)[2:], solution.answer, solution.stopped_by) == (["b", "a c", "a d"], None, "done")
+
+
 def test_it_goes_on_in_one_go_near_its_limits() -> None:
     tree = Tree(Problem(content="?"), [Node(id=ROOT, parent=None, finish_reason="step")])
     strategy = AStar(max_tokens=100, max_step_tokens=40, max_steps=3)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from reason.search.strategies.backup import Backup, back_up
+from reason.search.bandits import How, scale_of
+from reason.search.strategies.backup import Backup, back_up, worth
 from reason.search.tree import Node, Tree
 from reason.types import Problem
 
@@ -33,3 +34,19 @@ def test_backups(rule: Backup, discount: float, root: float, middle: float) -> N
     back_up(tree, 3, 0.3, rule, discount, further=False)
     assert [node.notes["visits"] for node in tree.nodes] == [4, 3, 2, 2]
     assert tree[0].notes["q"] == pytest.approx(root)
+
+
+@pytest.mark.parametrize(
+    ("scores", "how", "least"),
+    [
+        ([0.5, 0.9], "auto", 0.0),
+        ([12.0, 19.0], "auto", 12.0),
+        ([-9.0, -2.0], "none", -9.0),
+        ([12.0, 19.0], "none", 0.0),
+    ],
+)
+def test_an_end_without_an_answer_is_worth_the_least(scores: list[float], how: How, least: float) -> None:
+    scale = scale_of(scores, how)
+    assert worth(Node(id=1, parent=0, finish_reason="eos"), scores[1], scale) == least
+    assert worth(Node(id=1, parent=0, finish_reason="eos", answer="1"), scores[1], scale) == scores[1]
+    assert worth(Node(id=1, parent=0, finish_reason="step"), scores[1], scale) == scores[1]

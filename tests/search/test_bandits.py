@@ -8,7 +8,7 @@ from functools import reduce
 
 import pytest
 
-from reason.search.bandits import Beta, Gaussian, Moments, Scale, priors, puct, scale_of, uct, widened
+from reason.search.bandits import Beta, Gaussian, Moments, Scale, puct, scale_of, uct, widened
 
 
 def moments(*values: float) -> Moments:
@@ -20,8 +20,6 @@ def test_bounds() -> None:
     assert uct(0.5, 1, 0, 9.0) == 0.5  # nothing known above: no exploration
     assert puct(0.5, 3, 16, 0.25, 2.0) == pytest.approx(0.5 + 2 * 0.25 * 4 / 4)
     assert puct(0.5, 0, 9, 0.5, 1.0) == pytest.approx(0.5 + 0.5 * 3)
-    assert priors([0.0, math.log(3.0)]) == pytest.approx([0.25, 0.75])
-    assert priors([1000.0, 1000.0]) == pytest.approx([0.5, 0.5])
 
 
 def test_how_far_visits_widen() -> None:
@@ -41,6 +39,11 @@ def test_scales() -> None:
     assert scale_of([17.0])(17.0) == 0.5
     assert scale_of([0.2, 0.4], "min-max")(0.4) == 1.0
     assert scale_of([12.0, 20.0], "none")(14.0) == 14.0
+
+
+def test_the_least_of_a_scale() -> None:
+    assert [scale_of(values).least for values in ([], [0.2, 0.9], [12.0, 20.0], [-3.0, 0.5])] == [0.0, 0.0, 12.0, -3.0]
+    assert [scale_of(values, "none").least for values in ([], [12.0, 20.0], [-3.0, -1.0])] == [0.0, 0.0, -3.0]
 
 
 def test_moments() -> None:

@@ -112,7 +112,7 @@ def test_it_resumes_after_a_torn_line(strategy: Strategy, tmp_path: Path) -> Non
     solution, run = solve(PathEngine(), strategy, journal=whole)
     lines = whole.read_bytes().splitlines(keepends=True)
     told = [event for event in read_journal(whole) if event["type"] == "tell"]
-    for count in (*range(0, len(lines) - 1, len(lines) // 5), len(lines) - 1):
+    for count in (*range(0, len(lines) - 1, max(1, len(lines) // 5)), len(lines) - 1):
         torn.write_bytes(b"".join(lines[:count]) + lines[count][: len(lines[count]) // 2])
         resumed, other = solve(PathEngine(jitter=count), strategy, journal=torn)
         assert shape(other.tree) == shape(run.tree)

@@ -77,6 +77,18 @@ def test_what_is_under_way_counts_as_lost(loss: float, c: float, node: int) -> N
     assert selected(strategy, tree) == node
 
 
+@pytest.mark.parametrize(("loss", "node"), [(5.0, 3), (7.0, 2)])
+def test_lost_visits_are_worth_the_least_there_is(loss: float, node: int) -> None:
+    """All values are 1 less: 1 is worth (-.3 * 6 - .5 loss) / (6 + loss), 2 is worth -.4."""
+    tree = small()
+    for each in tree.nodes:
+        tree.note(each.id, q=each.notes["q"] - 1.0, value=-0.5)
+    for _ in range(2):
+        tree.add(Node(id=len(tree), parent=4))
+    strategy = plain(iterations=99, in_flight=2, virtual_loss=loss, exploration=0.0, scale="none")
+    assert selected(strategy, tree) == node
+
+
 def test_selections_spread_over_a_batch() -> None:
     """The first goes where the values are highest; it is not waited for, and each of the next takes it into account."""
     tree = small()

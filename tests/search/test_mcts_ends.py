@@ -10,16 +10,39 @@ import pytest
 
 from reason.errors import UsageError
 from reason.search.strategies.mcts import MCTS, ReSTMCTS, RStarMath
-from reason.search.tree import ROOT, Cancel, Expand, Node, Room
+from reason.search.tree import ROOT, Cancel, Expand, Measure, Node, Room
 from tests.search.mcts_game import Game, plain
 
 # -- solutions and ends --------------------------------------------------------------------------------------------
 
 
 def test_what_is_finished_is_left_out() -> None:
-    game = Game(plain(iterations=9, exploration=0.0), {"0": "=a .9", "1": ".1", "1.0": "=b .9", "1.1": "=b .8"}).play()
-    assert game.expanded() == ["", "1"]  # then there is nothing left to find, iterations or not
+    game = Game(plain(iterations=2, exploration=0.0), {"0": "=a .9", "1": ".1", "1.0": "=b .9", "1.1": "=b .8"}).play()
+    assert game.expanded() == ["", "1"]
     assert game.note("visits") == {"": 4, "0": 1, "1": 3, "1.0": 1, "1.1": 1}
+
+
+@pytest.mark.parametrize(
+    "strategy",
+    [
+        plain(iterations=3),
+        MCTS(iterations=3, in_flight=4),
+        ReSTMCTS(iterations=3, num_children=2),
+        RStarMath(iterations=3, num_children=2),
+    ],
+    ids=["plain", "rollouts", "ReSTMCTS", "RStarMath"],
+)
+def test_where_all_is_finished_the_root_is_expanded_anew(strategy: MCTS) -> None:
+    solved = Game(strategy, default="=a .5").play()
+    assert solved.expanded() == ["", "", ""]
+    assert [node.answer for node in solved.tree.children(ROOT)] == ["a"] * 6
+    script = {"0": "=a .5", "1": "=a .4", "2": ".3", "3": ".6"}
+    game = Game(strategy, script, default="=a .5").play()
+    assert game.expanded()[:2] == ["", ""]
+    assert set(game.expanded()[2:]) <= {"2", "3"}  # there is something to select now
+    assert len(game.tree.children(ROOT)) == 4
+    failed = Game(strategy, default="!").play()
+    assert failed.expanded() == [""]
 
 
 def test_what_is_finished_is_revisited() -> None:
@@ -40,6 +63,8 @@ def test_an_end_without_an_answer_is_worth_the_least() -> None:
     nats = Game(plain(iterations=1), {"0": "= 19", "1": "12"}).play(3)
     assert nats.note("value") == {"0": 12.0, "1": 12.0}
     assert nats.note("score") == {"0": 19.0, "1": 12.0}
+    raw = Game(plain(iterations=1, scale="none"), {"0": "= -1", "1": "-3"}).play(3)
+    assert raw.note("value") == {"0": -3.0, "1": -3.0}
 
 
 def test_it_stops_at_a_good_solution() -> None:
@@ -52,6 +77,18 @@ def test_it_stops_at_a_good_solution() -> None:
     assert game.strategy.ask(game.tree, Room(9)) == [Cancel(nodes=(len(game.tree) - 1,))]
     spread = Game(plain(**fields), {"0": "19", "0.0": "=a 20", "0.1": "12"}, default="=a 15").play()
     assert spread.note("stopped") == {}
+
+
+def test_solutions_that_have_ended_when_it_stops_vote() -> None:
+    game = Game(plain(iterations=9, stop_value=0.9), {"0": "=a .9"}).play()
+    assert game.note("stopped") == {"": True}
+    for end in ("eos", "step", None):
+        game.tree.add(Node(id=len(game.tree), parent=1, finish_reason=end))
+    assert game.ask() == [Cancel(nodes=(5,))]  # siblings are scored together
+    (asked,) = game.ask()
+    assert asked == Measure(nodes=(3,), name=game.strategy.verifier)
+    game.play()
+    assert set(game.note("score")) == {"0", "1", "0.0"}
 
 
 def test_without_an_answer_the_best_leaf_is_written_to_its_end() -> None:

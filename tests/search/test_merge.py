@@ -20,6 +20,7 @@ from reason.search.strategies.best_first import BestFirst
 from reason.search.strategies.dvts import DVTS
 from reason.search.strategies.early_stopping import UnanimousWindow
 from reason.search.strategies.merge import Merge
+from reason.search.strategies.rebase import REBASE
 from reason.search.tree import ROOT, Action, Cancel, Expand, Measure, Room, Strategy, Tree
 from reason.search.voting import vote
 from reason.types import Answer, Budget
@@ -87,6 +88,21 @@ def test_best_first_does_not_expand_a_state_twice(make_run: MakeRun) -> None:
     below = [names(tree, [node.parent or 0])[0] for node in tree.nodes if node.depth == 2]
     assert below == ["a1", "a2", "a1", "b", "b", "b"]
     assert solution.answer == "1"
+
+
+def test_the_width_goes_to_states(make_run: MakeRun) -> None:
+    """Merged nodes are shown as failures, but take nothing of REBASE's width with them."""
+    plan = {
+        "": ["a1 .7", "a2 .9", "b .9", "a3 .8"],
+        "a2": ["=1 .5"],
+        "a3": ["c1 .5"],
+        "b": ["=2 .5", "fails"],
+        "a3.c1": ["=3 .5"],
+    }
+    solution, tree, _ = play(make_run, Merge(inner=REBASE(width=4), distance=CUT), plan)
+    kept = {names(tree, [node.id])[0]: node.notes["kept"] for node in tree.nodes if "kept" in node.notes}
+    assert kept == {"a2": 2, "b": 2, "c1": 1}
+    assert [candidate.answer for candidate in solution.candidates] == ["1", "2", "3"]
 
 
 def test_solutions_are_not_merged_and_vote(make_run: MakeRun) -> None:

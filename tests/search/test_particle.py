@@ -15,7 +15,7 @@ import pytest
 
 from reason.engine.scripted import ScriptedEngine
 from reason.errors import EngineError, UsageError
-from reason.search.strategies.particle import ParticleFilter, standardised
+from reason.search.strategies.particle import ParticleFilter
 from reason.search.tree import ROOT, Tree
 from reason.types import Budget, Engine, Problem, Trajectory
 
@@ -213,7 +213,6 @@ def test_scores_that_are_no_probabilities_are_standardised(play: Play) -> None:
     solution, tree = play(plan, num_particles=3, weight_temperature=0.5)
     step = math.sqrt(1.5) / 0.5
     assert [node.notes["log_weight"] for node in tree.nodes[1:]] == pytest.approx([-step, 0.0, step])
-    assert standardised([3.0, 3.0]) == [0.0, 0.0]
     assert solution.answer == "3"
     with pytest.raises(UsageError, match="gave a score outside \\[0, 1\\]"):
         play(plan, num_particles=3, weighting="logit")
@@ -326,6 +325,22 @@ def test_copies_of_the_reference_go_on_by_themselves(play: Play) -> None:
     assert notes(tree, "pruned") == {"a": True, "c": True}
     assert [node.answer for node in tree.children(2)] == ["1", "2", "3"]
     assert tree[ROOT].notes["samples"] == [[3, 1], [4, 1], [6, 1], [4, 1]]
+
+
+def test_an_iteration_ends_when_all_draws_are_of_what_stopped(play: Play) -> None:
+    plan = {"": ["=1 .9", "b .5", "=2 .5"]}  # shares .9 and .1, of which the draws at .25 and .75 leave nothing to b
+    solution, tree = play(plan, num_particles=2, num_iterations=2)
+    assert tree[ROOT].notes["samples"] == [[1, 2], [3, 1], [1, 1]]
+    assert tree[ROOT].notes["iteration"] == 2
+    assert notes(tree, "kept") == {"\\": 2}
+    assert (solution.answer, solution.confidence, solution.stopped_by) == ("1", 3 / 4, "done")
+
+
+def test_a_reference_that_is_longer_than_all_others_stays_whole(play: Play) -> None:
+    plan = {"": ["a .2", "b .8", "=3 .2"], "b": ["=1 .5", "=2 .75"]}
+    _, tree = play(plan, num_particles=2, num_iterations=2, coins={("reference", 1): 0.9})
+    assert tree[4].answer == "2"
+    assert tree[ROOT].notes["samples"] == [[3, 1], [4, 1], [5, 1], [4, 1]]
 
 
 def test_an_iteration_that_failed_leaves_no_reference(play: Play) -> None:

@@ -28,7 +28,8 @@ from reason.search.bandits import Beta, Drawer, Gaussian, How, Moments, Scale, s
 from reason.search.strategies.backup import worth
 from reason.search.strategies.decoding import Decoding, check_at_least
 from reason.search.strategies.refining import ask_anew
-from reason.search.tree import ROOT, Action, Expand, Measure, Node, Room, Tree
+from reason.search.strategies.scoring import missing_scores
+from reason.search.tree import ROOT, Action, Expand, Node, Room, Tree
 from reason.search.voting import Selection, vote
 from reason.types import Answer
 
@@ -68,14 +69,8 @@ class ABMCTS(Decoding):
         return (self.verifier,)
 
     def ask(self, tree: Tree, room: Room) -> Sequence[Action]:
-        lost = ("error", "cancelled")
-        unscored = [node for node in tree.nodes[1:] if node.finish_reason not in lost and "value" not in node.notes]
-        due = tuple(
-            node.id
-            for node in unscored
-            if not node.pending and self.verifier not in node.scores and (node.id, self.verifier) not in tree.measuring
-        )
-        actions: list[Action] = [Measure(nodes=due, name=self.verifier)] if due else []
+        unscored = [node for node in tree.nodes[1:] if not node.failed and "value" not in node.notes]
+        actions = missing_scores(tree, [node for node in unscored if not node.pending], self.verifier)
         new = min(room.expansions, self.in_flight - len(unscored), self.num_samples - (len(tree) - 1))
         if new > 0:
             arms = Arms(tree, self._scale(tree, "value"), Beta() if self.posterior == "beta" else Gaussian())

@@ -11,8 +11,9 @@ which a step may lower; and its h needs the solution.) Our h is learnt from the 
 
 The search ends when a solution is the best entry of the open list. If h never exceeds the cost that remains, and
 ``weight`` is at most 1, no solution of less g could have been found from the sampled steps; with ``weight`` 0
-(uniform-cost search) that always holds, with one above 1 it costs at most ``weight`` times the least, and is found
-sooner.
+(uniform-cost search) there is no h that could, with one above 1 it costs at most ``weight`` times the least, and is
+found sooner. That holds where the search ends so: ``num_solutions`` and ``max_expansions`` may end it before, with what
+was found by then.
 
 A state is a text, case and white space aside. Where paths meet in one its first node stands for it, and g is the
 cheapest path's. A tree has one path to each node, so only where paths meet, and h is inconsistent, can a closed state
@@ -28,10 +29,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
+from reason.search.allocation import standardised
 from reason.search.strategies.decoding import Stepwise, check_at_least
-from reason.search.strategies.particle import standardised
-from reason.search.strategies.scoring import scores_due
-from reason.search.tree import ROOT, Action, Cancel, Expand, Measure, Node, Room, Tree
+from reason.search.strategies.scoring import missing_scores
+from reason.search.tree import ROOT, Action, Cancel, Expand, Node, Room, Tree
 from reason.search.voting import vote
 from reason.types import Answer, Sampling
 
@@ -45,12 +46,16 @@ class AStar(Stepwise):
 
     Args:
         num_children: samples of a state's next step.
-        parallel: entries of the open list that are expanded at once (K-best-first search).
+        parallel: entries of the open list that are expanded at once (K-best-first search). 2 is ours: twice the batch,
+            and at most one entry that A* itself might have left.
         weight: of h; 0 asks no verifier.
         cost: what a step costs, from its tokens' log-probabilities.
-        expected_steps: of a solution; counts like one solution when h is learnt.
-        num_solutions: the search ends at the latest when so many are found.
-        max_expansions: after so many, and without a solution, the best entry is written to its end.
+        expected_steps: of a solution; counts like one solution when h is learnt. 6 is ours, a guess that the first few
+            solutions correct.
+        num_solutions: the search ends at the latest when so many are found. 4 is ours: something for ``select`` to
+            choose from, where proof that one is the cheapest would take many more expansions.
+        max_expansions: after so many, and without a solution, the best entry is written to its end; the next one if all
+            samples of that failed.
         drop_duplicates: whether equal texts are one state.
         select: the cheapest solution, or a vote among those found.
     """
@@ -95,12 +100,11 @@ class AStar(Stepwise):
                 actions.append(self._expand(tree, node, expanded.index(node)))
             elif not any(child.pending for child in children):
                 judged = [child for child in children if child.open] if self.weight else []
-                due = scores_due(tree, judged, self.verifier)
-                actions += [Measure(nodes=due, name=self.verifier)] if due else []
-        left = self.max_expansions - len(expanded)
-        free = min(self.parallel - len(expanding), left)
-        if left == 0 and not expanding:  # and without a solution, else it were decided
-            free = 1
+                actions += missing_scores(tree, judged, self.verifier)
+        free = min(self.parallel - len(expanding), self.max_expansions - len(expanded))
+        if len(expanded) >= self.max_expansions and not expanding:  # and without a solution, else it were decided
+            completions = [child for node in expanded[self.max_expansions :] for child in tree.children(node.id)]
+            free = int(all(child.failed for child in completions))
         best = self._open_list(tree)[: max(0, free)]
         first_solution = next((place for place, node in enumerate(best) if node.finished), len(best))
         actions += [self._expand(tree, node, len(expanded) + i) for i, node in enumerate(best[:first_solution])]
@@ -143,9 +147,7 @@ class AStar(Stepwise):
     def _closed(self, tree: Tree, node: Node) -> bool:
         """Whether a node's expansion is over: all its children are in the lists, or failed."""
         children = tree.children(node.id)
-        return len(children) == self.num_children and all(
-            "g" in child.notes or child.finish_reason in ("error", "cancelled") for child in children
-        )
+        return len(children) == self.num_children and all("g" in child.notes or child.failed for child in children)
 
     def _decided(self, tree: Tree) -> bool:
         """Whether the search is over: enough solutions; or one is the best entry of the open list, its siblings are in,
@@ -170,7 +172,7 @@ class AStar(Stepwise):
 
     def _ready(self, node: Node) -> bool:
         """Whether a told node can enter the open list: nobody needs to judge what is finished."""
-        if node.finish_reason in (None, "error", "cancelled") or node.parent is None:
+        if node.pending or node.failed or node.parent is None:
             return False
         return node.finished or not self.weight or self.verifier in node.scores
 

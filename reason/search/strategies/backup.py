@@ -46,7 +46,7 @@ def back_up(tree: Tree, node: int, value: float, rule: Backup, discount: float =
 def worth(node: Node, score: float, scale: Scale) -> float:
     """What a score says of a node. A finished solution without an answer is worth the least there is: verifiers that
     read certainty out of the model are certain of endless repetitions too."""
-    return scale.low if node.finished and node.answer is None else score
+    return scale.least if node.finished and node.answer is None else score
 
 
 def _mean_of_children(tree: Tree, node: int) -> float:

@@ -17,8 +17,8 @@ from typing import ClassVar, Literal
 
 from reason.errors import UsageError
 from reason.search.strategies.decoding import Stepwise, check_at_least
-from reason.search.strategies.scoring import scores_due, step_aggregate
-from reason.search.tree import ROOT, Action, Measure, Node, Room, Tree
+from reason.search.strategies.scoring import missing_scores, note_scores
+from reason.search.tree import ROOT, Action, Node, Room, Tree
 from reason.search.voting import Selection, vote
 from reason.types import Answer
 
@@ -53,13 +53,10 @@ class StepSearch(Stepwise):
         """What is left to do when nothing more may be started; None while something may."""
         if room.expansions > 0 or any(node.pending for node in tree.nodes):
             return None
-        due = scores_due(tree, tree.finished(), self.verifier)
-        return [Measure(nodes=due, name=self.verifier)] if due else []
+        return missing_scores(tree, tree.finished(), self.verifier)
 
     def tell(self, tree: Tree, done: Sequence[int]) -> None:
-        for node in done:
-            if self.verifier in tree[node].scores and "score" not in tree[node].notes:
-                tree.note(node, score=step_aggregate(tree, node, self.verifier, self.aggregation))
+        note_scores(tree, done, self.verifier, self.aggregation)
 
     def answer(self, tree: Tree) -> Answer:
         return vote(tree, self.select)
@@ -87,13 +84,12 @@ class Beam(StepSearch):
             return [self.step(tree, node, count) for node, count in missing.items() if count]
         if any(node.pending for node in level):
             return []
-        due = scores_due(tree, level, self.verifier)
-        return [Measure(nodes=due, name=self.verifier)] if due else []
+        return missing_scores(tree, level, self.verifier)
 
     def tell(self, tree: Tree, done: Sequence[int]) -> None:
         super().tell(tree, done)
         level = [child for parent in _extended(tree) for child in tree.children(parent.id)]
-        if len(level) == self.width and all(node.finish_reason == "error" or "score" in node.notes for node in level):
+        if len(level) == self.width and all(node.failed or "score" in node.notes for node in level):
             self._prune(tree, level)
 
     def _prune(self, tree: Tree, level: Sequence[Node]) -> None:

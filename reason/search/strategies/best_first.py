@@ -15,8 +15,8 @@ from dataclasses import dataclass, replace
 from typing import ClassVar, Literal, NamedTuple
 
 from reason.search.strategies.decoding import Stepwise, check_at_least
-from reason.search.strategies.scoring import scores_due, step_aggregate
-from reason.search.tree import ROOT, Action, Expand, Measure, Node, Room, Tree
+from reason.search.strategies.scoring import missing_scores, note_scores
+from reason.search.tree import ROOT, Action, Expand, Node, Room, Tree
 from reason.search.voting import Selection, vote
 from reason.types import Answer
 
@@ -55,7 +55,7 @@ class BestFirst(Stepwise):
 
     def ask(self, tree: Tree, room: Room) -> Sequence[Action]:
         if room.expansions <= 0 and not any(node.pending for node in tree.nodes):
-            return self._measure(tree, tree.finished())
+            return missing_scores(tree, tree.finished(), self.verifier)
         frontier = self._frontier(tree)
         actions: list[Action] = []
         for node in frontier.under_way:
@@ -64,13 +64,11 @@ class BestFirst(Stepwise):
             if lacking > 0:
                 actions.append(self.step(tree, node, lacking))
             elif not any(child.pending for child in children):
-                actions += self._measure(tree, children)
+                actions += missing_scores(tree, children, self.verifier)
         return [*actions, *self._next(tree, frontier)]
 
     def tell(self, tree: Tree, done: Sequence[int]) -> None:
-        for node in done:
-            if self.verifier in tree[node].scores and "score" not in tree[node].notes:
-                tree.note(node, score=step_aggregate(tree, node, self.verifier, self.aggregation))
+        note_scores(tree, done, self.verifier, self.aggregation)
 
     def answer(self, tree: Tree) -> Answer:
         return vote(tree, self.select)
@@ -89,7 +87,7 @@ class BestFirst(Stepwise):
     def _completion(self, tree: Tree, frontier: _Frontier) -> Iterator[Expand]:
         """After the last iteration: the best written to its end; another one if that failed."""
         closing = [child for node in frontier.expanded[self.iterations :] for child in tree.children(node)]
-        over = any(child.finish_reason != "error" for child in closing)
+        over = any(not child.failed for child in closing)
         if not over and not frontier.under_way and frontier.open and frontier.open[0].open:
             rest = self.step(tree, frontier.open[0].id, 1, last=True)
             yield replace(rest, sampling=replace(self.sampling, temperature=0.0))
@@ -98,7 +96,7 @@ class BestFirst(Stepwise):
         expanded: dict[int, bool] = {}  # whether its children are all there and judged
         for node in tree.nodes[1:]:
             assert node.parent is not None
-            judged = "score" in node.notes or node.finish_reason in ("error", "cancelled")
+            judged = "score" in node.notes or node.failed
             expanded[node.parent] = expanded.get(node.parent, True) and judged
         under_way = [
             node
@@ -116,7 +114,3 @@ class BestFirst(Stepwise):
     def _wanted(self, place: int) -> int:
         """How many children the node has that was expanded as the ``place``-th."""
         return self.num_children if place < self.iterations else 1
-
-    def _measure(self, tree: Tree, nodes: Sequence[Node]) -> list[Action]:
-        due = scores_due(tree, nodes, self.verifier)
-        return [Measure(nodes=due, name=self.verifier)] if due else []

@@ -93,7 +93,7 @@ class BudgetForcing(Decoding):
             answer = [self._write(tree, node, _end_of_thinking(tree, node), thinking=False)]
             if self.select == "majority" or not wait:
                 return answer + wait
-            failed = any(child.finish_reason == "error" for child in tree.children(node.id))
+            failed = any(child.failed for child in tree.children(node.id))
             return wait + answer if failed else wait
         if node.open:  # cut as thinking is, but it was none
             return [self._write(tree, node, "", thinking=False)]

@@ -128,4 +128,4 @@ def _voters(tree: Tree) -> list[Node]:
 
 
 def _settled(node: Node) -> bool:
-    return node.finish_reason == "error" or "score" in node.notes
+    return node.failed or "score" in node.notes

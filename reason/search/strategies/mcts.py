@@ -14,9 +14,10 @@ Bounds suppose values in [0, 1]. Scores that lie elsewhere (self-certainty is in
 and highest of the tree so far, at the moment of selection, as in MuZero; the notes keep the verifier's units.
 
 We depart from the textbook in that selection leaves out what has nothing more to be found beneath it, finished
-solutions above all, unless they are to be revisited; that a solution without an answer is worth the least seen so far;
-that rollouts are solutions, which vote; and that, if all iterations came to no answer, the best leaf is written to its
-end without randomness, as FETCH does (https://github.com/Soistesimmer/Fetch).
+solutions above all, unless they are to be revisited; that where this leaves nothing, as with a model that writes
+solutions in one step, an iteration expands the root anew; that a solution without an answer is worth the least seen so
+far; that rollouts are solutions, which vote; and that, if all iterations came to no answer, the best leaf is written to
+its end without randomness, as FETCH does (https://github.com/Soistesimmer/Fetch).
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from reason.search.bandits import How, Scale, scale_of
 from reason.search.strategies.backup import Backup, back_up, worth
 from reason.search.strategies.decoding import Stepwise, check_at_least
 from reason.search.strategies.mcts_view import Rule, View
-from reason.search.strategies.scoring import step_aggregate
+from reason.search.strategies.scoring import note_scores
 from reason.search.tree import ROOT, Action, Cancel, Expand, Measure, Node, Room, Tree
 from reason.search.voting import Selection, vote
 from reason.types import Answer, Sampling
@@ -42,8 +43,8 @@ __all__ = ["MCTS", "RStarMath", "ReSTMCTS"]
 @dataclass(frozen=True, kw_only=True)
 class MCTS(Stepwise):
     """Args:
-    iterations: selections in all.
-    in_flight: selections under way at once.
+    iterations: selections in all; fewer where all samples fail.
+    in_flight: selections under way at once. 4 is ours: a batch, and yet most of 16 iterations know what others found.
     num_children: next steps sampled when a node is expanded.
     widening: the exponent a of progressive widening: a node of N visits may have num_children N^a children, each a
         selection of its own. 0 samples num_children at once and no more.
@@ -107,13 +108,14 @@ class MCTS(Stepwise):
             raise UsageError("simulate=best and to_the_end need whole expansions; use widening=0")
 
     def ask(self, tree: Tree, room: Room) -> Sequence[Action]:
-        if "stopped" in tree[ROOT].notes:
+        due = self._due(tree)
+        if stopped := "stopped" in tree[ROOT].notes:
+            due = tuple(node for node in due if tree[node].finished)  # they vote
+        actions: list[Action] = [Measure(nodes=due, name=self.verifier)] if due else []
+        if stopped:
             pending = tuple(node.id for node in tree.nodes if node.pending)
-            return [Cancel(nodes=pending)] if pending else []
-        actions: list[Action] = []
-        if due := self._due(tree):
-            actions.append(Measure(nodes=due, name=self.verifier))
-        if room.expansions > 0:
+            actions += [Cancel(nodes=pending)] if pending else []
+        elif room.expansions > 0:
             actions += self._expansions(tree, room)
         return actions
 
@@ -125,7 +127,7 @@ class MCTS(Stepwise):
             for node in tree.nodes[1:]
             if "score" not in node.notes
             and not node.pending
-            and not _failed(node)
+            and not node.failed
             and node.parent not in writing
             and self.verifier not in node.scores
             and (node.id, self.verifier) not in tree.measuring
@@ -169,11 +171,9 @@ class MCTS(Stepwise):
     # -- tell --------------------------------------------------------------------------------------------------------
 
     def tell(self, tree: Tree, done: Sequence[int]) -> None:
-        for node in done:
-            if self.verifier in tree[node].scores and "score" not in tree[node].notes:
-                tree.note(node, score=step_aggregate(tree, node, self.verifier, self.aggregation))
-                if self._suffices(tree, tree[node]):
-                    tree.note(ROOT, stopped=True)
+        scored = note_scores(tree, done, self.verifier, self.aggregation)
+        if any(self._suffices(tree, node) for node in scored):
+            tree.note(ROOT, stopped=True)
         backed_up = False
         for node in done:
             leaf = _evaluated(tree, tree[node])
@@ -241,9 +241,10 @@ class MCTS(Stepwise):
             tree.note(self.view(tree, family=parent).best(is_open), descend=True)
 
     def _whole(self, tree: Tree, parent: int, note: str) -> list[Node]:
-        """The children that an expansion gave a node, without those that failed, if all of them have a note."""
+        """The children that its last expansion gave a node, without those that failed, if all of them have a note."""
         siblings = tree.children(parent)[tree[parent].notes.get("rollouts", 0) :]
-        left = [node for node in siblings if not _failed(node)]
+        siblings = siblings[(len(siblings) - 1) // self.num_children * self.num_children :]
+        left = [node for node in siblings if not node.failed]
         whole = len(siblings) == self.num_children and all(note in node.notes for node in left)
         return left if whole else []
 
@@ -304,7 +305,7 @@ class MCTS(Stepwise):
         return chain[-1].open and "score" in chain[-1].notes and len(chain) < self.rollout_steps
 
     def _over(self, chain: Sequence[Node]) -> bool:
-        return _failed(chain[-1]) or ("score" in chain[-1].notes and not self._goes_on(chain))
+        return chain[-1].failed or ("score" in chain[-1].notes and not self._goes_on(chain))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -349,10 +350,6 @@ class RStarMath(MCTS):
     voters: int = 8
     max_steps: int = 16
     temperature: float = 1.0
-
-
-def _failed(node: Node) -> bool:
-    return node.finish_reason in ("error", "cancelled")
 
 
 def _chain(tree: Tree, first: Node) -> list[Node]:

@@ -7,7 +7,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal, TypeAlias
 
-from reason.search.bandits import Scale, priors, puct, uct, widened
+from reason.search.bandits import Scale, puct, uct, widened
+from reason.search.resampling import softmax
 from reason.search.tree import ROOT, Node, Tree
 
 __all__ = ["UNVISITED", "Rule", "View"]
@@ -44,6 +45,7 @@ class View:
         self._rule = rule
         self._exploration = exploration
         self._loss = virtual_loss
+        self._least = 0.0 if scale.relative else scale.least  # what lost visits are worth
         self._num_children = num_children
         self._widening = widening
         self._finished = finished
@@ -119,7 +121,7 @@ class View:
             evaluated = "value" in notes
             if above is not None:
                 asked[above] += 1
-                if node.finish_reason in ("error", "cancelled"):
+                if node.failed:
                     waiting[above] -= 1
                 elif evaluated:
                     waiting[above] -= 1
@@ -152,13 +154,14 @@ class View:
             self.started += asked
             self.virtual[node] = self._waiting[node]
         else:
-            self.started += not descends
-            lacking = self._num_children - asked
+            expansions = max(1, -(-asked // self._num_children))  # of the root there may be several
+            self.started += expansions - descends
+            lacking = expansions * self._num_children - asked
             if lacking:
                 self.unfilled.append((node, lacking))
             self._waiting[node] += lacking
             self.virtual[node] = int(self._waiting[node] > 0)
-            self._asked[node] = self._num_children
+            self._asked[node] += lacking
 
     def _sum_up(self, nodes: Sequence[Node]) -> None:
         """From the leaves to the root."""
@@ -188,10 +191,15 @@ class View:
         if not asked:
             return True
         if not self._widening:
-            return False
+            return node == ROOT and self._exhausted()
         if asked < widened(self._num_children, self._widening, self.visits[node] + self.virtual[node]):
             return True
         return not self._waiting[node] and not any(self._tree[child].open for child in self._children[node])
+
+    def _exhausted(self) -> bool:
+        """Whether all that the root's expansions led to is finished, and nothing is under way."""
+        found = self._children[ROOT]
+        return bool(found) and not self.virtual[ROOT] and not any(self._available[child] for child in found)
 
     def _bounds(self, parent: int, siblings: Sequence[int]) -> list[float]:
         above = self.visits[parent] + self._loss * self.virtual[parent]
@@ -200,7 +208,7 @@ class View:
         for child in siblings:
             visits, lost = self.visits[child], self._loss * self.virtual[child]
             known = max(1, visits)
-            value = self.q[child] * known / (known + lost)
+            value = (self.q[child] * known + self._least * lost) / (known + lost)
             if prior:
                 bounds.append(puct(value, visits + lost, above, prior[child], self._exploration))
             elif visits + lost:
@@ -213,5 +221,5 @@ class View:
         """The softmax of the children's own values."""
         if parent not in self._priors:
             children = self._children[parent]
-            self._priors[parent] = dict(zip(children, priors([self.own[child] for child in children]), strict=True))
+            self._priors[parent] = dict(zip(children, softmax([self.own[child] for child in children]), strict=True))
         return self._priors[parent]

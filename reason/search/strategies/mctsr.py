@@ -49,6 +49,15 @@ SCORE = (
 )
 DUMMY = "I don't know."
 
+_RANGE = re.compile(r"(out of( \w+){0,3}|/|-?\d+ ?(to|-|\u2013)) ?\+?100\b", re.IGNORECASE)
+"""What says how high scores may be: "out of 100", "/100", "-100 to 100"."""
+_SCORES = (
+    re.compile(r"score\W*?(-?\d+)", re.IGNORECASE),
+    re.compile(r"score\D{0,30}?(-?\d+)", re.IGNORECASE),
+    re.compile(r"^\W*?(-?\d+)\W*$"),
+)
+"""What says a score, from the surest."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class MCTSr(Decoding):
@@ -121,7 +130,7 @@ class MCTSr(Decoding):
             scores, _ = self._asides(tree, parent)
             if tree[node] not in scores:
                 continue
-            reward = None if tree[node].finish_reason == "error" else read_score(tree[node].text)
+            reward = None if tree[node].failed else read_score(tree[node].text)
             if reward is not None:
                 tree.note(node, reward=reward)
             self._note(tree, parent, scores)
@@ -190,7 +199,7 @@ class MCTSr(Decoding):
     # -- what hangs on an answer: its first scores, then with each refinement a score and a critique -----------------
 
     def _asides(self, tree: Tree, answer: int) -> tuple[list[Node], list[Node]]:
-        """Its scores and its critiques."""
+        """Its scores and its critiques. Places tell them apart, as the driver starts nothing beyond what it refuses."""
         asides = [node for node in tree.children(answer) if node.aside]
         if answer == ROOT:
             return [], asides
@@ -203,13 +212,13 @@ class MCTSr(Decoding):
 
     def _over(self, tree: Tree, critique: Node) -> bool:
         """Whether a refinement is over: its answer has its scores, or it failed."""
-        if critique.finish_reason == "error":
+        if critique.failed:
             return True
         return any(self._settled(rewriting) for rewriting in tree.children(critique.id))
 
     def _settled(self, answer: Node) -> bool:
         """Whether an answer has its first scores, or failed."""
-        return answer.finish_reason == "error" or answer.notes.get("visits", 0) >= self.num_scores
+        return answer.failed or answer.notes.get("visits", 0) >= self.num_scores
 
     def _lacking(self, tree: Tree, item: Item) -> Iterator[Expand]:
         """What refinements under way want next."""
@@ -273,12 +282,11 @@ def value_of(rewards: Sequence[float]) -> float:
 
 def read_score(text: str) -> int | None:
     """The reward that a text ends with, high ones suppressed; None if there is none or it is out of range."""
-    found = re.findall(r"score\D{0,30}?([-\u2212]?\d+)", text, re.IGNORECASE) or re.findall(
-        r"^\W*?([-\u2212]?\d+)\W*$", text
-    )
-    if not found:
+    text = _RANGE.sub("", text.replace("\u2212", "-"))
+    found = next((all_found for form in _SCORES if (all_found := form.findall(text))), None)
+    if found is None:
         return None
-    score = int(found[-1].replace("\u2212", "-"))
+    score = int(found[-1])
     if not LOWEST <= score <= HIGHEST:
         return None
     return SUPPRESSED_TO if score >= SUPPRESSED_FROM else score

@@ -5,8 +5,9 @@ same are one state.
 
 Only siblings of one (hyper-)node are compared, once all samples asked for below it have ended. The best-scored member
 of a cluster stands for it, the others look to the inner strategy like samples that failed, and an expansion of it is
-shared out among them round-robin. That suits searches that rank states; to one that counts samples, as a particle
-filter does, merged ones are lost.
+shared out among them round-robin. Searches that rank states spend on others what they save; in REBASE and ETS a state
+gets its share of the whole width, by its score and not by how many said it. In a particle filter too it weighs what
+one particle does, so that what many said gets fewer copies.
 
 We depart from the original in its embedder, which was trained for the purpose; in merging no finished solutions (they
 cost nothing more, and vote; theirs are merged where they are part of a beam); and in leaving invalid steps to the inner

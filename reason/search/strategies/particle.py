@@ -16,21 +16,21 @@ last step (its_hub does); the answer is chosen among all iterations' solutions; 
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal, NamedTuple
 
 from reason.errors import UsageError
+from reason.search.allocation import standardised
 from reason.search.resampling import Scheme, effective_sample_size, logit, resample, softmax
 from reason.search.strategies.decoding import Stepwise, check_at_least
-from reason.search.strategies.scoring import scores_due
-from reason.search.tree import ROOT, Action, Measure, Node, Room, Tree
+from reason.search.strategies.scoring import missing_scores
+from reason.search.tree import ROOT, Action, Node, Room, Tree
 from reason.search.voting import Selection, vote
 from reason.types import Answer
 
-__all__ = ["ParticleFilter", "standardised"]
+__all__ = ["ParticleFilter"]
 
 
 class _Group(NamedTuple):
@@ -103,15 +103,13 @@ class ParticleFilter(Stepwise):
         stepping = [child for group in groups if _steps(tree, group) for child in _stepped(tree, group)]
         pending = any(node.pending for node in stepping)
         if room.expansions <= 0 and not pending:
-            due = scores_due(tree, [node for node in stepping if node.finished and _alive(node)], self.verifier)
-            return [Measure(nodes=due, name=self.verifier)] if due else []
+            return missing_scores(tree, [node for node in stepping if node.finished and _alive(node)], self.verifier)
         missing = {group.node: group.copies - len(_stepped(tree, group)) for group in groups if _steps(tree, group)}
         if any(missing.values()):
             return [self.step(tree, node, count) for node, count in missing.items() if count]
         if pending:
             return []
-        due = scores_due(tree, [node for node in stepping if _alive(node)], self.verifier)
-        return [Measure(nodes=due, name=self.verifier)] if due else []
+        return missing_scores(tree, [node for node in stepping if _alive(node)], self.verifier)
 
     def tell(self, tree: Tree, done: Sequence[int]) -> None:
         groups = self._groups(tree)
@@ -208,6 +206,8 @@ class ParticleFilter(Stepwise):
         going += [_Group(p.node, 1, 0, p.log_weight, True) for p in reference]
         self._note_fates(tree, particles, going)
         tree.note(ROOT, particles=[list(group) for group in going], generation=generation + 1)
+        if not any(_steps(tree, group) for group in going):  # all copies are of particles that stopped
+            self._end_iteration(tree, [*drawn, *aside, *reference])
 
     def _note_fates(self, tree: Tree, particles: Sequence[_Particle], going: Sequence[_Group]) -> None:
         """For the viewers: who was copied how often, and who was lost."""
@@ -225,6 +225,7 @@ class ParticleFilter(Stepwise):
     def _end_iteration(self, tree: Tree, particles: Sequence[_Particle]) -> None:
         """All have stopped: they are samples now, and one of them may be the next iteration's reference."""
         notes = tree[ROOT].notes
+        particles = [p._replace(node=notes["reference"]) if p.reference else p for p in particles]
         samples = [*notes.get("samples", []), *([node, n] for node, n in Counter(p.node for p in particles).items())]
         iteration: int = notes.get("iteration", 0) + 1
         going: list[_Group] = []
@@ -237,13 +238,6 @@ class ParticleFilter(Stepwise):
             tree.note(ROOT, reference=particles[drawn.index(1)].node)
             going.append(_Group(ROOT, 1, 0, 0.0, True))
         tree.note(ROOT, particles=[list(group) for group in going], samples=samples, iteration=iteration)
-
-
-def standardised(scores: Sequence[float]) -> list[float]:
-    """How many standard deviations each is above their mean; 0 where all are equal."""
-    mean = math.fsum(scores) / len(scores)
-    spread = math.sqrt(math.fsum((score - mean) ** 2 for score in scores) / len(scores))
-    return [(score - mean) / spread if spread > 1e-12 else 0.0 for score in scores]
 
 
 def _steps(tree: Tree, group: _Group) -> bool:
@@ -263,4 +257,4 @@ def _stepped(tree: Tree, group: _Group) -> list[Node]:
 
 def _alive(node: Node) -> bool:
     """Not failed, and not stopped without an answer."""
-    return node.finish_reason not in ("error", "cancelled") and (node.answer is not None or not node.finished)
+    return not node.failed and (node.answer is not None or not node.finished)

@@ -29,8 +29,8 @@ from typing import ClassVar, NamedTuple
 from reason.search.strategies.decoding import Decoding, check_at_least
 from reason.search.strategies.probtree_prompts import CHILD, CLOSED, DECOMPOSE, OPEN
 from reason.search.strategies.question_tree import filled, question_tree
-from reason.search.strategies.scoring import scores_due
-from reason.search.tree import ROOT, Action, Expand, Measure, Node, Room, Tree
+from reason.search.strategies.scoring import missing_scores
+from reason.search.tree import ROOT, Action, Expand, Node, Room, Tree
 from reason.search.voting import Selection, vote
 from reason.tasks.bm25 import BM25
 from reason.tasks.qa import extract_short_answer, fitting, is_unknown, numbered, stated_answer
@@ -98,14 +98,10 @@ class ProbTree(Decoding):
 
     def ask(self, tree: Tree, room: Room) -> Sequence[Action]:
         state = _State(self, tree)
-        actions: list[Action] = []
-        if due := scores_due(tree, [node for node in state.nodes.values() if "said" in node.notes], EXPLANATION):
-            actions.append(Measure(nodes=due, name=EXPLANATION))
+        actions = missing_scores(tree, [node for node in state.nodes.values() if "said" in node.notes], EXPLANATION)
         for question in state.questions:
             if state.decomposition is not None and question.parts:
-                name = LIST.format(question.list)
-                if due := scores_due(tree, [state.decomposition], name):
-                    actions.append(Measure(nodes=due, name=name))
+                actions += missing_scores(tree, [state.decomposition], LIST.format(question.list))
         if room.expansions > 0:
             actions += [self._end(node) for node in state.unsaid() if not tree.children(node.id)]
             actions += [self._expand(state, job) for job in state.jobs[len(state.nodes) :]]

@@ -3,8 +3,8 @@
     B = width - solutions that have ended;  of the B next steps candidate i gets about B softmax_i(R_i / T_b)
 
 R is the score of a candidate's last step. Every depth is a barrier: all steps of one are there and scored before the
-next is allocated. What is allocated nothing is pruned; solutions that failed or ran into a limit count as ended. Those
-that finished vote.
+next is allocated. What is allocated nothing is pruned; solutions that failed or ran into a limit count as ended, what
+``merge`` merged does not: its width goes on from the state. Those that finished vote.
 
 T_b is meant for rewards in [0, 1]. Scores of another unit (self-certainty: 10 to 25 nats, where T_b = 0.2 would give
 everything to the best) are spread over [0, 1] at each depth first: Phi((R - mean) / standard deviation). The paper
@@ -21,8 +21,8 @@ from typing import ClassVar, Literal
 from reason.errors import UsageError
 from reason.search.allocation import Rounding, allocate, evened
 from reason.search.strategies.beam import StepSearch
-from reason.search.strategies.scoring import scores_due
-from reason.search.tree import ROOT, Action, Measure, Node, Room, Tree
+from reason.search.strategies.scoring import missing_scores
+from reason.search.tree import ROOT, Action, Node, Room, Tree
 
 __all__ = ["REBASE"]
 
@@ -34,7 +34,8 @@ class REBASE(StepSearch):
     Args:
         balance_temperature: T_b, how evenly next steps are spread.
         rounding: "round" is the paper's, "ceil" its code's, see ``allocation``.
-        scale: of scores as rewards. "auto" takes them as they are while all are in [0, 1].
+        scale: of scores as rewards. "even" spreads those of each depth over [0, 1], see above; "none" takes all as they
+            are, in whose unit T_b is then; "auto" does so while all of the tree are in [0, 1], and else is "even".
     """
 
     beam_width: ClassVar[int] = 1  # type: ignore[misc]  # no field here: allocations take its place
@@ -61,8 +62,7 @@ class REBASE(StepSearch):
 
     def due(self, tree: Tree, level: Sequence[Node]) -> list[Action]:
         """What has to be measured before a whole level is decided about."""
-        due = scores_due(tree, level, self.verifier)
-        return [Measure(nodes=due, name=self.verifier)] if due else []
+        return missing_scores(tree, level, self.verifier)
 
     def tell(self, tree: Tree, done: Sequence[int]) -> None:
         super().tell(tree, done)
@@ -93,7 +93,7 @@ class REBASE(StepSearch):
 
     def allocate(self, tree: Tree, rewards: Sequence[float]) -> list[int]:
         """The remaining width, shared out."""
-        ended = sum(not node.open for node in tree.nodes[1:])
+        ended = sum(not node.open and "merged_into" not in node.notes for node in tree.nodes[1:])
         return allocate(rewards, self.width - ended, temperature=self.balance_temperature, rounding=self.rounding)
 
     def _level(self, tree: Tree) -> tuple[dict[int, int], list[Node]]:
@@ -109,4 +109,4 @@ class REBASE(StepSearch):
 
 
 def _settled(node: Node) -> bool:
-    return not node.pending and (node.finish_reason in ("error", "cancelled") or "score" in node.notes)
+    return not node.pending and (node.failed or "score" in node.notes)

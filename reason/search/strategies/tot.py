@@ -27,8 +27,8 @@ from typing import ClassVar, Literal, NamedTuple
 
 from reason.errors import UsageError
 from reason.search.strategies.decoding import Decoding, check_at_least
-from reason.search.strategies.scoring import scores_due
-from reason.search.tree import ROOT, Action, Expand, Measure, Node, Room, Tree
+from reason.search.strategies.scoring import missing_scores
+from reason.search.tree import ROOT, Action, Expand, Node, Room, Tree
 from reason.search.voting import Selection, vote
 from reason.tasks.thoughts import Messages, PromptSet, ThoughtPrompts, read_value, thought_prompts
 from reason.types import Answer
@@ -125,8 +125,7 @@ class TreeOfThoughts(Decoding):
                 actions.append(self._go_on(tree, group, missing))
         if self.verifier == _ASKED:
             return actions + [asked for node in written for asked in self._question(tree, node)]
-        due = scores_due(tree, [node for node in written if _scorable(node)], self.verifier)
-        return [*actions, Measure(nodes=due, name=self.verifier)] if due else actions
+        return actions + missing_scores(tree, [node for node in written if _scorable(node)], self.verifier)
 
     def tell(self, tree: Tree, done: Sequence[int]) -> None:
         for node in done:
@@ -251,13 +250,13 @@ class TreeOfThoughts(Decoding):
         parent = tree[node.parent]
         place = tree.children(parent.id).index(node)
         if place < self._values_below(parent):
-            tree.note(node.id, score=0.0 if node.finish_reason == "error" else read_value(node.text))
+            tree.note(node.id, score=0.0 if node.failed else read_value(node.text))
             return
         groups = (group for _, group in self._below(parent) if group.first <= place < group.first + group.size)
         group = next(groups, None)
         thoughts = group.thoughts if group is not None else ()
         text = node.text.rpartition("\n")[0] if node.finish_reason == "length" else node.text  # no half a thought
-        lines = [] if node.finish_reason == "error" else self._prompts(tree).read_proposals(text, self._each)
+        lines = [] if node.failed else self._prompts(tree).read_proposals(text, self._each)
         tree.note(node.id, thoughts=list(thoughts), proposals=lines)
         tree.note(node.id, valued_at=self._valued_at(tree, node))
 
@@ -328,4 +327,4 @@ def _scorable(node: Node) -> bool:
 
 def _settled(node: Node) -> bool:
     """The search goes on from it, or does not."""
-    return "chosen" in node.notes or (not node.aside and ("score" in node.notes or node.finish_reason == "error"))
+    return "chosen" in node.notes or (not node.aside and ("score" in node.notes or node.failed))
