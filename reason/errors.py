@@ -8,6 +8,7 @@
     │   ├── ModelNotFound     nothing cached and no source reachable: lists what to do
     │   ├── ChecksumMismatch  what was downloaded is not what the catalogue pins
     │   └── DiskFull          no room for the weights: says how much is needed and where
+    ├── SandboxUnavailable    model-written code cannot be isolated here: says why and what to install or enable
     ├── DataNotFound          a data set is neither on this machine nor reachable: lists where it was looked for
     └── EngineError           generation failed
         ├── OutOfKV           a request needs more KV tokens than the pool holds
@@ -31,6 +32,7 @@ __all__ = [
     "ModelNotFound",
     "OutOfKV",
     "ReasonError",
+    "SandboxUnavailable",
     "UnknownName",
     "UnsupportedModel",
     "UsageError",
@@ -80,6 +82,10 @@ class ChecksumMismatch(ModelError):
 
 class DiskFull(ModelError):
     """Not enough room for the weights."""
+
+
+class SandboxUnavailable(ReasonError):
+    """Programs cannot be isolated on this machine. Says why, and what to install or enable."""
 
 
 class DataNotFound(ReasonError):

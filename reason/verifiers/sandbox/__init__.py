@@ -1,0 +1,10 @@
+"""Runs model-written programs safely: docs/sandbox.md."""
+
+from __future__ import annotations
+
+from reason.errors import SandboxUnavailable
+from reason.verifiers.sandbox.limits import Execution, Limits, Status, Verdict
+from reason.verifiers.sandbox.pool import Sandbox
+from reason.verifiers.sandbox.testing import run_tests
+
+__all__ = ["Execution", "Limits", "Sandbox", "SandboxUnavailable", "Status", "Verdict", "run_tests"]
