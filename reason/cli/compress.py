@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import signal
 import sys
 import time
@@ -14,7 +13,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 import typer
 
+from reason.cli import options as opt
 from reason.cli.errors import exit_on_error
+from reason.cli.printing import print_json
 from reason.cli.running import clock
 from reason.cli.tables import print_tables
 from reason.errors import ReasonError
@@ -86,12 +87,10 @@ def compress(
     validator_tokens: Annotated[int, typer.Option(help="Of a sample that validates, at most.")] = 1024,
     seed: Annotated[int, typer.Option(help="Equal seeds give equal samples.")] = 0,
     concurrency: Annotated[int, typer.Option(min=1, help="Traces that are searched at once.")] = 4,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-    dtype: Annotated[str, typer.Option(help="auto, bfloat16, float32 or float16.")] = "auto",
-    kv_tokens: Annotated[
-        int | None, typer.Option(help="Size of the KV pool in tokens.", show_default="from free memory")
-    ] = None,
-    threads: Annotated[int | None, typer.Option(help="CPU threads.", show_default="free cores")] = None,
+    device: opt.Device = "auto",
+    dtype: opt.Dtype = "auto",
+    kv_tokens: opt.KvTokens = None,
+    threads: opt.Threads = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Start anew where --out has traces.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as one JSON object.")] = False,
 ) -> None:
@@ -142,7 +141,7 @@ def compress(
             interrupted = asyncio.run(_run_watched(run, compressor, left, options, concurrency))
     summary = run.summary()
     if as_json:
-        typer.echo(json.dumps(summary, ensure_ascii=getattr(sys.stdout, "encoding", "") != "utf-8"))
+        print_json(summary)
     elif summary["traces"]:
         _print_summary(summary, out)
     if interrupted:
