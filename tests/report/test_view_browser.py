@@ -173,7 +173,7 @@ def test_dark_and_light(show: Show) -> None:
     light = browser.run(background)
     canvas = "document.getElementById('tree').toDataURL()"
     browser.wait("reasonView.tree.drawn.nodes === 6")
-    browser.run(f"window.before = {canvas}, 0")
+    browser.wait(f"window.before === (window.before = {canvas})")  # nothing is drawn any more
     browser.prefer("dark")
     browser.wait(f"{background} !== '{light}'")
     browser.wait(f"{canvas} !== before")

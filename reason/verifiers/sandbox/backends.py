@@ -228,9 +228,17 @@ def _visible() -> tuple[dict[str, str], dict[str, str]]:
                 "Use a Python, or a virtual environment, in a folder of its own."
             )
         if not any(folder == shown or folder.startswith(shown + "/") for shown in show):
-            show[folder] = folder
+            show[_shown_at(folder)] = folder
+    if any(target.startswith("/tmp/") for target in show):  # Python itself lies there
+        del links["/tmp"]
     show[f"{_CODE}/inside"] = str(Path(__file__).parent / "inside")
     return show, links
+
+
+def _shown_at(folder: str) -> str:
+    """Where a folder with packages is seen: at its own path, unless that is in /tmp, which is the program's own."""
+    in_tmp = folder.startswith("/tmp/") and folder in _packages()
+    return f"{_CODE}/packages/{_packages().index(folder)}" if in_tmp else folder
 
 
 def _packages() -> list[str]:
@@ -238,7 +246,8 @@ def _packages() -> list[str]:
 
 
 def _zygote(code: str, *, isolated: bool, folder: str) -> list[str]:
-    return _python(code, "zygote", {"packages": _packages(), "isolated": isolated, "folder": folder})
+    packages = [_shown_at(each) if isolated else each for each in _packages()]
+    return _python(code, "zygote", {"packages": packages, "isolated": isolated, "folder": folder})
 
 
 def _python(code: str, module: str, arguments: Mapping[str, object]) -> list[str]:

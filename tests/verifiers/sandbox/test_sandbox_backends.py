@@ -37,15 +37,26 @@ def test_bubblewrap_separates_everything_and_shows_little(as_root: bool) -> None
     assert "--die-with-parent" in options
     assert "--bind" not in options, "nothing of this machine is writable"
     shown = [options[n + 2] for n, option in enumerate(options) if option == "--ro-bind"]
+    ours = ("/code/inside", "/code/packages/")
     packages = {os.path.realpath(folder) for folder in site.getsitepackages()}
     python = os.path.realpath(sys.base_prefix)
     for path in shown:
-        assert path.startswith(("/usr", "/bin", "/lib", "/sbin", "/etc/", "/code/inside", python)) or path in packages
+        assert path.startswith(("/usr", "/bin", "/lib", "/sbin", "/etc/", *ours, python)) or path in packages
     assert not {"/etc", "/home", "/root", "/", "/run", "/var"} & set(shown)
     assert options.index("--remount-ro") > max(n for n, option in enumerate(options) if option == "--ro-bind")
     rights = [options[n + 1] for n, option in enumerate(options) if option == "--cap-add"]
     assert rights == (["CAP_SETUID", "CAP_SETGID"] if as_root else [])
     assert argv[inner + 1 : inner + 5] == [os.path.realpath(sys.executable), "-s", "-S", "-c"]
+
+
+@linux_only
+@pytest.mark.parametrize("folder", ["/tmp/here/site-packages", "/srv/here/site-packages"])
+def test_packages_in_the_folder_that_is_the_programs_own(monkeypatch: pytest.MonkeyPatch, folder: str) -> None:
+    monkeypatch.setattr(backends, "_packages", lambda: ["/usr/lib", folder])
+    show, links = backends._visible()
+    at = "/code/packages/1" if folder.startswith("/tmp/") else folder
+    assert show[at] == folder
+    assert links["/tmp"] == "box"
 
 
 @linux_only
