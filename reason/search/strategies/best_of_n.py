@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from reason.search.strategies.decoding import Decoding, check_at_least
-from reason.search.strategies.scoring import scores_due, step_aggregate
-from reason.search.tree import ROOT, Action, Expand, Measure, Room, Tree
+from reason.search.strategies.scoring import missing_scores, note_scores
+from reason.search.tree import ROOT, Action, Expand, Room, Tree
 from reason.search.voting import Selection, vote
 from reason.types import Answer
 
@@ -56,13 +56,10 @@ class BestOfN(Decoding):
             return [Expand(node=ROOT, num_samples=missing, max_tokens=self.max_tokens, sampling=self.sampling)]
         if self.select == "majority" or pending:
             return []
-        due = scores_due(tree, tree.finished(), self.verifier)
-        return [Measure(nodes=due, name=self.verifier, by_step=self.aggregation != "none")] if due else []
+        return missing_scores(tree, tree.finished(), self.verifier, by_step=self.aggregation != "none")
 
     def tell(self, tree: Tree, done: Sequence[int]) -> None:
-        for node in done:
-            if self.verifier in tree[node].scores and "score" not in tree[node].notes:
-                tree.note(node, score=step_aggregate(tree, node, self.verifier, self.aggregation))
+        note_scores(tree, done, self.verifier, self.aggregation)
 
     def answer(self, tree: Tree) -> Answer:
         return vote(tree, self.select)

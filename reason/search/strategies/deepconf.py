@@ -17,7 +17,7 @@ from typing import ClassVar
 
 from reason.errors import UsageError
 from reason.search.strategies.decoding import Decoding, check_at_least
-from reason.search.strategies.scoring import scores_due
+from reason.search.strategies.scoring import note_scores, scores_due
 from reason.search.tree import ROOT, Action, Cancel, Expand, Measure, Node, Room, Tree
 from reason.search.voting import vote
 from reason.types import Answer
@@ -84,9 +84,8 @@ class DeepConf(Decoding):
     def tell(self, tree: Tree, done: Sequence[int]) -> None:
         import numpy as np
 
-        for node in done:
-            if self.verifier in tree[node].scores and "score" not in tree[node].notes:
-                self._judge(tree, tree[node])
+        for node in note_scores(tree, done, self.verifier, "last"):
+            self._judge(tree, node)
         warm = tree.children(ROOT)[: self.warmup]
         if "threshold" not in tree[ROOT].notes and len(warm) == self.warmup and all(map(_settled, warm)):
             scores = [node.notes["score"] for node in warm if "score" in node.notes]
@@ -98,10 +97,8 @@ class DeepConf(Decoding):
         return vote(tree, "weighted", _voters(tree))
 
     def _judge(self, tree: Tree, node: Node) -> None:
-        score = node.scores[self.verifier][-1]
-        tree.note(node.id, score=score)
         if node.depth > 1 or node.id not in {child.id for child in tree.children(ROOT)[: self.warmup]}:
-            tree.note(node.id, **{"kept" if score >= tree[ROOT].notes["threshold"] else "pruned": True})
+            tree.note(node.id, **{"kept" if node.notes["score"] >= tree[ROOT].notes["threshold"] else "pruned": True})
 
     def _decided(self, tree: Tree) -> bool:
         weights: dict[int | None, float] = {}

@@ -19,10 +19,10 @@ def scores_due(tree: Tree, nodes: Iterable[Node], verifier: str) -> tuple[int, .
     )
 
 
-def missing_scores(tree: Tree, nodes: Iterable[Node], verifier: str) -> list[Action]:
+def missing_scores(tree: Tree, nodes: Iterable[Node], verifier: str, *, by_step: bool = False) -> list[Action]:
     """The measurement of what ``scores_due`` finds, if it finds anything."""
     due = scores_due(tree, nodes, verifier)
-    return [Measure(nodes=due, name=verifier)] if due else []
+    return [Measure(nodes=due, name=verifier, by_step=by_step)] if due else []
 
 
 def note_scores(tree: Tree, done: Sequence[int], verifier: str, aggregation: str) -> list[Node]:

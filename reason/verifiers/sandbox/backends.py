@@ -18,7 +18,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -221,24 +221,26 @@ def _visible() -> tuple[dict[str, str], dict[str, str]]:
             show[name] = name
     show |= {name: os.path.realpath(name) for name in _FILES if os.path.exists(name)}
     home = os.path.realpath(os.path.expanduser("~"))
-    for folder in (os.path.realpath(sys.base_prefix), *_packages()):
+    python, packages = os.path.realpath(sys.base_prefix), _packages()
+    for folder, target in zip((python, *packages), (python, *_shown_at(packages)), strict=True):
         if home == folder or home.startswith(folder.rstrip("/") + "/"):
             raise SandboxUnavailable(
                 f"Python's folder {folder} contains the home folder {home}, so programs would see it. "
                 "Use a Python, or a virtual environment, in a folder of its own."
             )
-        if not any(folder == shown or folder.startswith(shown + "/") for shown in show):
-            show[_shown_at(folder)] = folder
+        if target != folder or not any(folder == shown or folder.startswith(shown + "/") for shown in show):
+            show[target] = folder
     if any(target.startswith("/tmp/") for target in show):  # Python itself lies there
         del links["/tmp"]
     show[f"{_CODE}/inside"] = str(Path(__file__).parent / "inside")
     return show, links
 
 
-def _shown_at(folder: str) -> str:
-    """Where a folder with packages is seen: at its own path, unless that is in /tmp, which is the program's own."""
-    in_tmp = folder.startswith("/tmp/") and folder in _packages()
-    return f"{_CODE}/packages/{_packages().index(folder)}" if in_tmp else folder
+def _shown_at(packages: Sequence[str]) -> list[str]:
+    """Where folders with packages are seen: at their own paths, but for those in /tmp, which is the program's own."""
+    return [
+        f"{_CODE}/packages/{place}" if folder.startswith("/tmp/") else folder for place, folder in enumerate(packages)
+    ]
 
 
 def _packages() -> list[str]:
@@ -246,7 +248,7 @@ def _packages() -> list[str]:
 
 
 def _zygote(code: str, *, isolated: bool, folder: str) -> list[str]:
-    packages = [_shown_at(each) if isolated else each for each in _packages()]
+    packages = _shown_at(_packages()) if isolated else _packages()
     return _python(code, "zygote", {"packages": packages, "isolated": isolated, "folder": folder})
 
 

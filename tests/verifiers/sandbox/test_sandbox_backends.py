@@ -60,6 +60,16 @@ def test_packages_in_the_folder_that_is_the_programs_own(monkeypatch: pytest.Mon
 
 
 @linux_only
+def test_packages_within_a_python_in_that_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "base_prefix", "/tmp/python")
+    monkeypatch.setattr(backends, "_packages", lambda: ["/tmp/python/lib/site-packages"])
+    show, links = backends._visible()
+    assert show["/tmp/python"] == "/tmp/python"
+    assert show["/code/packages/0"] == "/tmp/python/lib/site-packages"
+    assert "/tmp" not in links
+
+
+@linux_only
 def test_bubblewrap_comes_first_and_is_tried_once(monkeypatch: pytest.MonkeyPatch) -> None:
     tried: list[str] = []
     monkeypatch.setattr(shutil, "which", lambda _: "/usr/bin/bwrap")
