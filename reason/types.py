@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, TypedDict, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeAlias, TypedDict, runtime_checkable
 
 if TYPE_CHECKING:
     import torch
@@ -27,6 +27,7 @@ __all__ = [
     "Path",
     "Problem",
     "Request",
+    "Review",
     "Sampling",
     "Scored",
     "Solution",
@@ -405,11 +406,19 @@ class Trajectory:
         return "".join(step.text for step in self.steps)
 
 
+class Review(NamedTuple):
+    """A score, and what there is to say of it to who wrote the step: a failing test, a critique."""
+
+    score: float
+    feedback: str = ""
+
+
 @runtime_checkable
 class Verifier(Protocol):
     """Scores the last step of trajectories, higher is better. It may use the engine; what that costs is in the ledger.
     One with a model of its own has methods ``usage(owner)`` and ``forget(owner)`` as engines have: the verifier tokens
-    there are added to the run's.
+    there are added to the run's. One that can say why has a method ``review``, asked instead of ``score``: a ``Review``
+    for each trajectory. One with an attribute ``hidden`` that is true gets the steps' hidden states, as embedders do.
 
     ``statistics`` and ``top_logprobs`` say what must be recorded while the steps are generated (see ``Sampling``);
     ``probability`` whether scores lie in [0, 1], so that a product of them means something.

@@ -45,6 +45,7 @@ class TraceNode:
     answer: str | None = None
     answer_class: int | None = None
     scores: dict[str, tuple[float, ...]] = field(default_factory=dict)
+    feedback: dict[str, str] = field(default_factory=dict)
     notes: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -168,6 +169,8 @@ def _add(trace: Trace, event: dict[str, Any]) -> None:
         for number, values in zip(measured, event["values"], strict=True):
             if not isinstance(values, str):  # an embedder's vector is nothing to look at
                 trace.nodes[number].scores[event["name"]] = tuple(map(float, values))
+        for number, said in zip(measured, event.get("feedback", ()), strict=False):
+            trace.nodes[number].feedback[event["name"]] = str(said)
         trace.events.append(TraceEvent(kind="measure", nodes=measured, name=str(event["name"]), usage=_usage(event)))
     elif kind == "tell":
         trace.events.append(_tell(trace, event))

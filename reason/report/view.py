@@ -132,6 +132,8 @@ def _node(node: TraceNode, decode: Decode | None) -> dict[str, Any]:
     shown |= {name: True for name in ("begins", "aside") if getattr(node, name)}
     if node.scores:
         shown["scores"] = node.scores
+    if any(node.feedback.values()):
+        shown["feedback"] = node.feedback
     if node.answer is not None:
         shown |= {"answer": node.answer, "answer_class": node.answer_class}
     if node.logprobs:  # hundredths of a nat

@@ -260,6 +260,8 @@ class Run:
                 into = self.tree[node].embeddings if isinstance(found, bytes) else self.tree[node].scores
                 into[work.measure.name] = found
                 self.tree.measuring.discard((node, work.measure.name))
+            for node, said in zip(work.measure.nodes, result.feedback, strict=False):
+                self.tree[node].feedback[work.measure.name] = said
             event: dict[str, Any] = {"measured": work.measure.name, "nodes": done}
         else:
             assert work.node is not None and work.expand is not None

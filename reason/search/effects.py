@@ -4,6 +4,7 @@ earlier sitting wrote down."""
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,7 +17,7 @@ from reason.search.generation import CountingEngine, Generated, generate
 from reason.search.journal import Journal
 from reason.search.measuring import checked_scores, packed, trajectories
 from reason.search.tree import ROOT, Expand, Measure, Node, Tree
-from reason.types import Completion, Embedder, Engine, Request, Sampling, Usage, Verifier
+from reason.types import Completion, Embedder, Engine, Request, Review, Sampling, Usage, Verifier
 
 if TYPE_CHECKING:
     import torch
@@ -27,11 +28,13 @@ T = TypeVar("T")
 
 
 class Measured(NamedTuple):
-    """What a measurement came to, for each node an embedding or scores; and what was generated for it."""
+    """What a measurement came to, for each node an embedding or scores; what was generated for it; and what is said of
+    each node, if the verifier says anything."""
 
     values: Sequence[tuple[float, ...] | bytes]
     num_generated: int = 0
     num_calls: int = 0
+    feedback: Sequence[str] = ()
 
 
 @dataclass(slots=True)
@@ -176,7 +179,7 @@ class Effects:
         if measure.name not in self._verifiers:
             raise UsageError(f"the strategy asked for {measure.name!r}, which is not among its measures")
         recorded = None if self.journal is None else self.journal.measured(measure.name, measure.nodes)
-        work = self._measure(measure) if recorded is None else _value(Measured(*recorded))
+        work = self._measure(measure) if recorded is None else _value(Measured(**recorded))
         return Work(asyncio.ensure_future(work), measure=measure, replayed=recorded is not None)
 
     def _recording(self, sampling: Sampling) -> Sampling:
@@ -216,14 +219,24 @@ class Effects:
         given = [piece for steps in pieces for piece in steps]
         engine = CountingEngine(self._engine)
         values: Sequence[tuple[float, ...] | bytes]
+        feedback: Sequence[str] = ()
         if isinstance(verifier, Embedder):
             values = packed(verifier, await verifier.embed(given, engine, self._owner), len(given))
         else:
-            scores = iter(checked_scores(verifier, await verifier.score(given, engine, self._owner), len(given)))
+            said: Sequence[Review] = []
+            if (review := getattr(verifier, "review", None)) is not None:
+                said = await review(given, engine, self._owner)
+                found = [each.score for each in said]
+            else:
+                found = await verifier.score(given, engine, self._owner)
+            scores = iter(checked_scores(verifier, found, len(given)))
             values = [tuple(next(scores) for _ in steps) for steps in pieces]
-        measured = Measured(values, engine.num_generated, engine.num_calls)
+            if any(each.feedback for each in said):
+                ends = itertools.accumulate(map(len, pieces))
+                feedback = [said[end - 1].feedback for end in ends]
+        measured = Measured(values, engine.num_generated, engine.num_calls, feedback)
         if self.journal is not None:
-            self.journal.add_measure(measure.name, measure.nodes, *measured, usage=self.usage().as_dict())
+            self.journal.add_measure(measure.name, measure.nodes, usage=self.usage().as_dict(), **measured._asdict())
         return measured
 
 

@@ -50,7 +50,7 @@ class Journal:
         self.end: dict[str, Any] | None = None
         self.usage: dict[str, Any] | None = None  # at the last recorded effect
         self._nodes: dict[int, dict[str, Any]] = {}
-        self._measures: dict[tuple[str, tuple[int, ...]], tuple[Sequence[tuple[float, ...] | bytes], int, int]] = {}
+        self._measures: dict[tuple[str, tuple[int, ...]], dict[str, Any]] = {}
         self._classes: dict[int, int] = {}
         self._failures: dict[int, tuple[str, int]] = {}  # node -> its error, and how many effects were recorded before
         self._effects = 0
@@ -126,8 +126,8 @@ class Journal:
         """What an earlier sitting said of a node's answer."""
         return self._classes.get(node)
 
-    def measured(self, name: str, nodes: Sequence[int]) -> tuple[Sequence[tuple[float, ...] | bytes], int, int] | None:
-        """What an earlier sitting recorded for a measurement: values, and the tokens and calls that they took."""
+    def measured(self, name: str, nodes: Sequence[int]) -> dict[str, Any] | None:
+        """What an earlier sitting recorded for a measurement, by the names of ``add_measure``."""
         return self._measures.get((name, tuple(nodes)))
 
     def add_completion(
@@ -176,13 +176,18 @@ class Journal:
         values: Sequence[tuple[float, ...] | bytes],
         num_generated: int = 0,
         num_calls: int = 0,
+        feedback: Sequence[str] = (),
         *,
         usage: Mapping[str, Any],
     ) -> None:
-        """Records a measurement: scores, or packed vectors; and what was generated for it."""
+        """Records a measurement: scores, or packed vectors; what was generated for it; what was said of each node."""
         shown = [base64.b64encode(each).decode("ascii") if isinstance(each, bytes) else each for each in values]
-        event = {"type": "measure", "name": name, "nodes": list(nodes), "values": shown, "usage": usage}
-        self._write(event | ({"generated": num_generated, "calls": num_calls} if num_calls else {}))
+        event: dict[str, Any] = {"type": "measure", "name": name, "nodes": list(nodes), "values": shown, "usage": usage}
+        if num_calls:
+            event |= {"generated": num_generated, "calls": num_calls}
+        if feedback:
+            event["feedback"] = list(feedback)
+        self._write(event)
 
     def add_tell(self, number: int, event: Mapping[str, Any]) -> None:
         """Records the ``number``-th thing the strategy was told, unless an earlier sitting did."""
@@ -207,8 +212,9 @@ class Journal:
             self.usage = event["usage"]
         elif kind == "measure":
             values = [base64.b64decode(each) if isinstance(each, str) else tuple(each) for each in event["values"]]
-            took = event.get("generated", 0), event.get("calls", 0)
-            self._measures[event["name"], tuple(event["nodes"])] = (values, *took)
+            took = {"num_generated": event.get("generated", 0), "num_calls": event.get("calls", 0)}
+            found = {"values": values, **took, "feedback": event.get("feedback", ())}
+            self._measures[event["name"], tuple(event["nodes"])] = found
             self.usage = event["usage"]
         elif kind == "tell":
             self.told += 1

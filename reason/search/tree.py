@@ -48,6 +48,7 @@ class Node:
     answer_class: int | None = None  # equal for equivalent answers; numbered by first appearance
     error: str | None = None
     scores: dict[str, tuple[float, ...]] = field(default_factory=dict)  # by verifier, one for each step
+    feedback: dict[str, str] = field(default_factory=dict)  # by verifier, see ``Review``
     embeddings: dict[str, bytes] = field(default_factory=dict)  # by embedder, of the last step; little-endian float16
     notes: dict[str, Any] = field(default_factory=dict)  # the strategy's annotations, JSON-able
 

@@ -21,7 +21,7 @@ from reason.search.strategies.beam import Beam
 from reason.search.strategies.best_of_n import BestOfN
 from reason.search.strategies.early_stopping import UnanimousWindow
 from reason.search.tree import Strategy, Tree
-from reason.types import Budget, Completion, Engine, Problem, Request, Solution, Thinking, Trajectory
+from reason.types import Budget, Completion, Engine, Problem, Request, Review, Solution, Thinking, Trajectory
 
 if TYPE_CHECKING:
     from tests.search.conftest import MakeRun, Solve, WatchedEngine
@@ -321,6 +321,28 @@ def test_numpy_scores_are_written_down(sit: Sit, watched: type[WatchedEngine], t
     assert measured["values"] == [[0.5], [0.25], [2.0]]
     assert [type(candidate.score) for candidate in solution.candidates] == [float] * 3
     assert shape(sit(ScriptedEngine(["?"]), strategy, **options)[1].tree) == shape(run.tree)
+
+
+@dataclass(frozen=True)
+class Says(Gives):
+    """Gives them with a word to each."""
+
+    async def review(self, trajectories: Sequence[Trajectory], engine: Engine, owner: str) -> list[Review]:
+        return [
+            Review(score, f"{score:.0f} for {t.answer}") for score, t in zip(self.values, trajectories, strict=True)
+        ]
+
+
+def test_what_a_verifier_says_is_on_the_node_and_comes_back(
+    sit: Sit, watched: type[WatchedEngine], tmp_path: Path
+) -> None:
+    strategy = BestOfN(num_samples=2, select="best")
+    options: dict[str, Any] = {"journal": tmp_path / "a.jsonl", "verifiers": {VERIFIER: Says((1.0, 2.0))}}
+    first, run = sit(watched([box(7), box(8)]), strategy, **options)
+    assert first.answer == "8"
+    assert [node.feedback for node in run.tree.nodes] == [{}, {VERIFIER: "1 for 7"}, {VERIFIER: "2 for 8"}]
+    again = sit(ScriptedEngine(["?"]), strategy, **options)[1]
+    assert [node.feedback for node in again.tree.nodes] == [node.feedback for node in run.tree.nodes]
 
 
 # -- the closing answer --------------------------------------------------------------------------------------------

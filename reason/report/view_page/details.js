@@ -170,9 +170,12 @@ class Panel {
     }
     for (const [name, value] of Object.entries(node.notes))
       rows.push([name, typeof value === "number" ? number(value, 5) : JSON.stringify(value), "note"]);
+    for (const [name, said] of Object.entries(node.feedback ?? {})) {
+      if (said && node.known.has(name)) rows.push([name, said, "feedback"]);
+    }
     if (!rows.length) return null;
     const row = ([name, value, kind]) =>
-      el("tr", {}, el("td", {}, name), el("td", { class: "muted" }, kind), el("td", { class: "figure" }, value));
+      el("tr", {}, el("td", {}, name), el("td", { class: "muted" }, kind), el("td", { class: kind === "feedback" ? "said" : "figure" }, value));
     return el(
       "section",
       {},

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from reason.verifiers.sandbox import Limits, Sandbox
+from reason.sandbox import Limits, Sandbox
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(300)]
 

@@ -10,7 +10,7 @@ import contextlib
 import io
 from typing import Any, NoReturn
 
-from reason.verifiers.sandbox.inside import frames, plain, program
+from reason.sandbox.inside import frames, plain, program
 
 __all__ = ["serve"]
 

@@ -15,7 +15,7 @@ import signal
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
-from reason.verifiers.sandbox.inside import linux, seccomp
+from reason.sandbox.inside import linux, seccomp
 
 __all__ = ["HIGHEST_FD", "WORK_FOLDER", "Box"]
 

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 import pytest
 
 from reason.errors import UsageError
-from reason.verifiers.sandbox import Limits, Sandbox, SandboxUnavailable, backends
-from reason.verifiers.sandbox.inside import seccomp
+from reason.sandbox import Limits, Sandbox, SandboxUnavailable, backends
+from reason.sandbox.inside import seccomp
 
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="the sandbox needs Linux")
 

@@ -15,7 +15,7 @@ import reprlib
 import traceback
 from typing import Any
 
-from reason.verifiers.sandbox.inside import frames, plain
+from reason.sandbox.inside import frames, plain
 
 __all__ = ["decide", "free_names"]
 

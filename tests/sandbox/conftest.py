@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
-from reason.verifiers.sandbox import Limits, Sandbox, backends
+from reason.sandbox import Limits, Sandbox, backends
 
 LIMITS = Limits(wall_seconds=30, cpu_seconds=20)  # generous: the machine that tests may be busy
 

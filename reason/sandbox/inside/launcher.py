@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 
-from reason.verifiers.sandbox.inside import linux
+from reason.sandbox.inside import linux
 
 __all__ = ["main"]
 

@@ -14,7 +14,7 @@ import functools
 import platform
 import struct
 
-from reason.verifiers.sandbox.inside import linux
+from reason.sandbox.inside import linux
 
 __all__ = ["MACHINES", "install", "program"]
 

@@ -23,9 +23,9 @@ from pathlib import Path
 from typing import IO
 
 from reason.errors import SandboxUnavailable
-from reason.verifiers.sandbox.inside import frames
-from reason.verifiers.sandbox.inside.box import WORK_FOLDER
-from reason.verifiers.sandbox.inside.seccomp import MACHINES
+from reason.sandbox.inside import frames
+from reason.sandbox.inside.box import WORK_FOLDER
+from reason.sandbox.inside.seccomp import MACHINES
 
 __all__ = ["Backend", "Process", "bubblewrap", "find", "namespaces", "start", "unprotected"]
 
@@ -37,14 +37,14 @@ _FILES = ("/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/ld.so.conf.d", "/etc/loca
 # Our modules by their usual names, without the package's own __init__ modules, which need more than Python.
 _BOOT = """
 import importlib, json, sys, types
-for name in ("reason", "reason.verifiers", "reason.verifiers.sandbox"):
+for name in ("reason", "reason.verifiers", "reason.sandbox"):
     sys.modules[name] = types.ModuleType(name)
     sys.modules[name].__path__ = []
-sys.modules["reason.verifiers.sandbox"].__path__.append(sys.argv[1])
+sys.modules["reason.sandbox"].__path__.append(sys.argv[1])
 sys.path[:] = [entry for entry in sys.path if entry]
 module, arguments = sys.argv[2], json.loads(sys.argv[3])
 del sys.argv[1:]
-importlib.import_module("reason.verifiers.sandbox.inside." + module).main(**arguments)
+importlib.import_module("reason.sandbox.inside." + module).main(**arguments)
 """
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from reason.verifiers.sandbox import Sandbox
+from reason.sandbox import Sandbox
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(300)]
 

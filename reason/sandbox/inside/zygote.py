@@ -15,8 +15,8 @@ import select
 import sys
 from collections.abc import Sequence
 
-from reason.verifiers.sandbox.inside import frames, keeper, linux, seccomp
-from reason.verifiers.sandbox.inside.box import HIGHEST_FD, Box
+from reason.sandbox.inside import frames, keeper, linux, seccomp
+from reason.sandbox.inside.box import HIGHEST_FD, Box
 
 __all__ = ["main"]
 

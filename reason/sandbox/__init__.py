@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from reason.errors import SandboxUnavailable
-from reason.verifiers.sandbox.limits import Execution, Limits, Status, Verdict
-from reason.verifiers.sandbox.pool import Sandbox
-from reason.verifiers.sandbox.testing import run_tests
+from reason.sandbox.limits import Execution, Limits, Status, Verdict
+from reason.sandbox.pool import Sandbox
+from reason.sandbox.testing import run_tests
 
 __all__ = ["Execution", "Limits", "Sandbox", "SandboxUnavailable", "Status", "Verdict", "run_tests"]

@@ -21,8 +21,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 
-from reason.verifiers.sandbox.limits import Limits, Verdict
-from reason.verifiers.sandbox.pool import Sandbox
+from reason.sandbox.limits import Limits, Verdict
+from reason.sandbox.pool import Sandbox
 
 __all__ = ["run_tests"]
 

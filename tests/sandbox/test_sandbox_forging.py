@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from reason.verifiers.sandbox import Limits, Sandbox, run_tests
+from reason.sandbox import Limits, Sandbox, run_tests
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(300)]
 
@@ -101,7 +101,7 @@ def f(a, b): return 0
     "a patched sandbox": """
 import os, struct, sys
 for module in list(sys.modules.values()):
-    if module.__name__.startswith("reason.verifiers.sandbox.inside"):
+    if module.__name__.startswith("reason.sandbox.inside"):
         for name, value in list(vars(module).items()):
             if callable(value) and not name.startswith("_") and not isinstance(value, type):
                 if name in ("decide", "execution"):

@@ -9,7 +9,7 @@ import signal
 import pytest
 
 from reason.errors import ReasonError, UsageError
-from reason.verifiers.sandbox import Limits, Sandbox
+from reason.sandbox import Limits, Sandbox
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(300)]
 
@@ -112,7 +112,7 @@ async def test_a_dead_worker_is_replaced(sandbox: Sandbox) -> None:
 
 
 async def test_a_hung_worker_is_replaced(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
-    from reason.verifiers.sandbox import pool
+    from reason.sandbox import pool
 
     monkeypatch.setattr(pool, "_GRACE", -59.5)  # so that a run that takes its time counts as hung
     done = await sandbox.run("import time; time.sleep(50)", limits=Limits(wall_seconds=60))
@@ -140,7 +140,7 @@ async def test_without_isolation_programs_run_and_are_limited(unprotected: Sandb
 
 
 async def test_a_worker_that_cannot_start_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
-    from reason.verifiers.sandbox import backends
+    from reason.sandbox import backends
 
     broken = backends.Backend(name="unsafe", command=lambda _: ["/bin/sh", "-c", "echo no such luck >&2"])
     monkeypatch.setattr(backends, "unprotected", lambda: broken)

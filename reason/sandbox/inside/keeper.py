@@ -15,8 +15,8 @@ import time
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
-from reason.verifiers.sandbox.inside import frames, judge, player, program
-from reason.verifiers.sandbox.inside.box import Box
+from reason.sandbox.inside import frames, judge, player, program
+from reason.sandbox.inside.box import Box
 
 __all__ = ["REQUEST_LIMIT", "keep"]
 

@@ -12,9 +12,9 @@ from types import TracebackType
 from typing import Any, Literal
 
 from reason.errors import ReasonError, UsageError
-from reason.verifiers.sandbox import backends
-from reason.verifiers.sandbox.inside import frames
-from reason.verifiers.sandbox.limits import Execution, Limits, Verdict, execution
+from reason.sandbox import backends
+from reason.sandbox.inside import frames
+from reason.sandbox.limits import Execution, Limits, Verdict, execution
 
 __all__ = ["Sandbox"]
 
