@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import torch
 
 __all__ = [
+    "CLOSING",
     "Answer",
     "Budget",
     "Candidate",
@@ -25,6 +26,7 @@ __all__ = [
     "LogitsProcessor",
     "Message",
     "Path",
+    "Probe",
     "Problem",
     "Request",
     "Review",
@@ -68,6 +70,24 @@ class LogitsProcessor(Protocol):
     """
 
     def __call__(self, tokens: Sequence[int], logits: torch.Tensor, /) -> torch.Tensor: ...
+
+
+class Probe(Protocol):
+    """Reads one number off the model's hidden states: a value head, a router. It costs no forward of its own."""
+
+    @property
+    def name(self) -> str:
+        """What its numbers are recorded under. Probes of one name are taken to be the same."""
+        ...
+
+    @property
+    def layer(self) -> int:
+        """Which states it reads: those that leave a layer, counted from 0; -1 is the last's, after the final norm."""
+        ...
+
+    def __call__(self, states: torch.Tensor, /) -> torch.Tensor:
+        """States [rows, hidden_size] float32 on the CPU to numbers [rows]."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,6 +142,8 @@ class Request:
         stop_token_ids: tokens that end the completion; the token is kept in ``token_ids``, not in ``text``.
         ignore_eos: go on after an end-of-sequence token.
         hidden: the completion tells its mean hidden state. It costs no forward.
+        probes: read the states that tokens are drawn from; their numbers are in the completion's ``logprobs``, which
+            are recorded then.
         owner: the problem this work is accounted to.
     """
 
@@ -134,17 +156,20 @@ class Request:
     stop_token_ids: tuple[int, ...] = ()
     ignore_eos: bool = False
     hidden: bool = False
+    probes: tuple[Probe, ...] = ()
     owner: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class TokenLogprobs:
-    """Raw log-probabilities (temperature 1, before penalties and truncation) at one generated position."""
+    """What is recorded of one generated position: raw log-probabilities (temperature 1, before penalties and
+    truncation), and what was asked for beside them."""
 
     token: float
     top: tuple[tuple[int, float], ...] = ()  # (token id, log-probability), most likely first
     entropy: float | None = None  # of the row, in nats
     self_certainty: float | None = None  # KL(uniform || row) = -log V - mean log p, in nats; impossible tokens left out
+    values: tuple[tuple[str, float], ...] = ()  # (probe, its number), in the order of the request's probes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -172,12 +197,12 @@ class Scored:
     """Rows ``start .. len(path)`` of one path.
 
     ``logprobs[i]`` is the raw log-probability of ``path[start + i]`` given what precedes it (the first token of a
-    path has no row before it and gets 0). ``hidden`` [len(path) - start, hidden_size] are the last layer's states
-    *at* those tokens, after the final norm, when asked for.
+    path has no row before it and gets 0); there are none where they were not asked for. ``hidden`` has the states
+    *at* those tokens, [len(path) - start, hidden_size] float32 for each layer that was asked for.
     """
 
     logprobs: torch.Tensor  # [len(path) - start] float32
-    hidden: torch.Tensor | None = None
+    hidden: Mapping[int, torch.Tensor] = field(default_factory=dict)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -227,6 +252,10 @@ class Budget:
     calls: int | None = None
 
 
+CLOSING = "\n\nThe final answer is \\boxed{"
+"""What makes an unfinished solution give its answer, where the answer belongs into a box."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
     """One thing to solve.
@@ -243,6 +272,9 @@ class Problem:
         question: the bare question, where ``content`` is a whole prompt around it.
         passages: texts that the answer may be found in, for strategies that choose among them; ``content`` need not
             have them all.
+        tests: of a problem that asks for a program, those that a solver may run: texts of Python, "assert f(2) == 3".
+        entry_point: the function that tests call.
+        setup: Python that runs before each test.
     """
 
     content: str | tuple[Message, ...]
@@ -250,9 +282,12 @@ class Problem:
     extract: Extract | None = None
     equivalent: Callable[[str, str], bool] | None = None
     step_delimiter: str = "\n\n"
-    closing: str = "\n\nThe final answer is \\boxed{"
+    closing: str = CLOSING
     question: str | None = None
     passages: tuple[str, ...] = ()
+    tests: tuple[str, ...] = ()
+    entry_point: str | None = None
+    setup: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -354,9 +389,20 @@ class Engine(Protocol):
         ...
 
     async def score(
-        self, paths: Sequence[Path], start: int, *, hidden: bool = False, owner: str = ""
+        self,
+        paths: Sequence[Path],
+        start: int,
+        *,
+        logprobs: bool = True,
+        layers: Sequence[int] = (),
+        owner: str = "",
     ) -> Sequence[Scored]:
-        """Rows from ``start`` on of each path; KV that is cached is used, rows are recomputed where needed."""
+        """Rows from ``start`` on of each path; KV that is cached is used, rows are recomputed where needed.
+
+        Args:
+            logprobs: tell them; without, there is no product with the vocabulary.
+            layers: tell the hidden states that leave these, as ``Probe.layer`` counts them.
+        """
         ...
 
     def usage(self, owner: str) -> Usage:
@@ -418,7 +464,8 @@ class Verifier(Protocol):
     """Scores the last step of trajectories, higher is better. It may use the engine; what that costs is in the ledger.
     One with a model of its own has methods ``usage(owner)`` and ``forget(owner)`` as engines have: the verifier tokens
     there are added to the run's. One that can say why has a method ``review``, asked instead of ``score``: a ``Review``
-    for each trajectory. One with an attribute ``hidden`` that is true gets the steps' hidden states, as embedders do.
+    for each trajectory. One with an attribute ``hidden`` that is true gets the steps' hidden states, as embedders do;
+    one with a method ``probes(engine)`` finds what those say in the steps' ``logprobs``.
 
     ``statistics`` and ``top_logprobs`` say what must be recorded while the steps are generated (see ``Sampling``);
     ``probability`` whether scores lie in [0, 1], so that a product of them means something.

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from reason.engine.codec import HubCodec, StopMatcher
     from reason.runtime.forest import Branch, Node
     from reason.runtime.grammar import Grammar
+    from reason.runtime.runner import ModelRunner
 
 __all__ = ["GenerateJob", "ScoreJob", "nodes_at", "refusal"]
 
@@ -80,34 +81,42 @@ class ScoreJob:
         self,
         path: Path,
         start: int,
-        hidden: bool,
         owner: str,
         deliver: Callable[[Scored | Exception], None],
+        *,
+        logprobs: bool = True,
+        layers: Sequence[int] = (),
     ) -> None:
         self.path = path
         self.start = start
-        self.wants_hidden = hidden
+        self.wants_logprobs = logprobs
+        self.layers = tuple(dict.fromkeys(layers))
         self.owner = owner
         self.deliver = deliver
         self.branch: Branch | None = None
         self.next_position = 0  # the next path position whose row is wanted
-        self.last_position = len(path) if hidden else len(path) - 1  # rows end before this
-        self.logprobs = torch.zeros(max(0, len(path) - start), dtype=torch.float32)
-        self.hidden: list[torch.Tensor] = []
+        self.last_position = len(path) if self.layers else len(path) - 1  # rows end before this
+        self.logprobs = torch.zeros(max(0, len(path) - start) if logprobs else 0, dtype=torch.float32)
+        self.hidden: dict[int, list[torch.Tensor]] = {layer: [] for layer in self.layers}
         self.done = False
 
     def first_position(self) -> int:
-        """The first row that is needed: the one that predicts ``path[start]``."""
-        return max(self.start - 1, 0)
+        """The first row that is needed: ``start``'s own, or the one that predicts it."""
+        return max(self.start - 1, 0) if self.wants_logprobs else self.start
+
+    def forget_rows(self) -> None:
+        """It begins anew."""
+        self.branch, self.hidden = None, {layer: [] for layer in self.layers}
 
     def result(self) -> Scored:
-        hidden = torch.cat(self.hidden) if self.wants_hidden else None
+        hidden = {layer: torch.cat(states) for layer, states in self.hidden.items()}
         return Scored(logprobs=self.logprobs, hidden=hidden)
 
 
-def refusal(request: Request, vocab_size: int, max_positions: int) -> ReasonError | None:
+def refusal(request: Request, runner: ModelRunner) -> ReasonError | None:
     """Why a request cannot be served, or None if it can."""
     prefix, sampling = request.prefix, request.sampling
+    vocab_size, max_positions = runner.vocab_size, runner.max_positions
     try:
         if len(prefix) > max_positions:
             return OutOfKV(f"the prompt has {len(prefix)} tokens; this engine holds {max_positions}")
@@ -127,6 +136,10 @@ def refusal(request: Request, vocab_size: int, max_positions: int) -> ReasonErro
                 -(1 << 63) <= n < 1 << 63 for n in (request.seed, request.key)
             ),
         }
+        for probe in request.probes:
+            runner.check_layer(probe.layer)
+    except UsageError as error:
+        return error
     except TypeError as error:
         return UsageError(f"a value of the request has the wrong type: {error}")
     return next((UsageError(rule) for rule, kept in rules.items() if not kept), None)

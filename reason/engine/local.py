@@ -176,12 +176,18 @@ class LocalEngine:
                 self._tell_each(self._loop.cancel, jobs)
 
     async def score(
-        self, paths: Sequence[Path], start: int, *, hidden: bool = False, owner: str = ""
+        self,
+        paths: Sequence[Path],
+        start: int,
+        *,
+        logprobs: bool = True,
+        layers: Sequence[int] = (),
+        owner: str = "",
     ) -> Sequence[Scored]:
         loop = asyncio.get_running_loop()
         futures: list[asyncio.Future[Scored]] = [loop.create_future() for _ in paths]
         jobs = [
-            ScoreJob(path, start, hidden, owner, _resolver(loop, future))
+            ScoreJob(path, start, owner, _resolver(loop, future), logprobs=logprobs, layers=layers)
             for path, future in zip(paths, futures, strict=True)
         ]
         self._tell_each(self._loop.submit_score, jobs)

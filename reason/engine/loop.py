@@ -13,6 +13,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 
@@ -20,6 +21,7 @@ from reason.engine.codec import HubCodec, StopMatcher
 from reason.engine.drafting import Drafting
 from reason.engine.jobs import GenerateJob, ScoreJob, refusal
 from reason.engine.ledger import Ledger, LoopStats
+from reason.engine.probing import Probed
 from reason.engine.scoring import Scoring
 from reason.engine.verifying import Drawing, Verification
 from reason.errors import OutOfKV
@@ -68,7 +70,7 @@ class EngineLoop:
     def submit(self, job: GenerateJob) -> None:
         """Queues a request; a malformed one is answered with an error completion."""
         self.ledger.count_call(job.owner)
-        error = refusal(job.request, self.runner.vocab_size, self.runner.max_positions)
+        error = refusal(job.request, self.runner)
         if error is not None:
             self._fail(job, error)
         else:
@@ -130,7 +132,7 @@ class EngineLoop:
         if not planner.rows:
             return
         try:
-            forward = self.runner.forward_rows(planner.rows)
+            forward = self.runner.forward_rows(planner.rows, _layers(drawing, scoring))
             ends = [self._ends(job) for job in drawing]
             places = forward.places([end for job_ends in ends for end in job_ends])
             logits = forward.row_logits(places.rows, transient=True) if drawing else None
@@ -151,7 +153,8 @@ class EngineLoop:
             ]
             wanted = any(job.request.hidden for job in drawing)
             states = forward.hidden[places.rows].float().cpu() if wanted else None
-            tops = self._draw(logits, states, drawings, set(decoding))
+            probed = Probed([job.request.probes for job in drawing], forward, places.rows)
+            tops = self._draw(logits, states, probed, drawings, set(decoding))
             if self._drafting is not None:
                 alone = not prefilling and not scoring and len(drawing) == len(decoding)
                 self._drafting.finish(tops, drafted if alone else None, self.stats)
@@ -237,6 +240,7 @@ class EngineLoop:
         self,
         logits: torch.Tensor,
         states: torch.Tensor | None,
+        probed: Probed,
         drawings: Sequence[Drawing],
         decoding: set[GenerateJob],
     ) -> list[TopRows]:
@@ -245,6 +249,7 @@ class EngineLoop:
 
         Args:
             states: [rows, hidden_size] float32, those that the rows of logits came from, where some job wants them.
+            probed: what the jobs' probes say of those rows.
         """
         drafting = self._drafting
         tops: list[TopRows] = []
@@ -257,6 +262,8 @@ class EngineLoop:
             try:
                 for taken, (token, recorded) in enumerate(verification.tokens(drawing)):
                     if recorded is not None:
+                        if job.request.probes:
+                            recorded = replace(recorded, values=probed.values(job.request, drawing.row(taken)))
                         job.logprobs.append(recorded)
                     if states is not None and job.request.hidden:
                         job.add_hidden(states[drawing.row(taken)])
@@ -354,6 +361,12 @@ class EngineLoop:
         self._scoring.fail(error)
         if self._drafting is not None:
             self._drafting.end_streams()
+
+
+def _layers(drawing: Sequence[GenerateJob], scoring: Sequence[ScoreJob]) -> set[int]:
+    """The layers whose states are wanted of a forward."""
+    probed = {probe.layer for job in drawing for probe in job.request.probes}
+    return probed.union(*(job.layers for job in scoring))
 
 
 def _decodes(branch: Branch) -> bool:

@@ -52,7 +52,14 @@ class Scoring:
             job.done = True
             job.deliver(OutOfKV(f"the path has {len(job.path)} tokens; this engine holds {max_positions}"))
         else:
-            self._jobs.append(job)
+            try:
+                for layer in job.layers:
+                    self._runner.check_layer(layer)
+            except UsageError as error:
+                job.done = True
+                job.deliver(error)
+            else:
+                self._jobs.append(job)
 
     def open(self, *, alone: bool) -> None:
         """Opens branches for waiting paths, oldest first, about as many as one forward has rows for. Opening moves the
@@ -98,16 +105,17 @@ class Scoring:
         if not numbers:
             return
         first, last = job.next_position, job.next_position + len(numbers)
-        hidden = forward.hidden[numbers[0] : numbers[-1] + 1] if _consecutive(numbers) else forward.hidden[numbers]
-        targets = job.path[first + 1 : last + 1]
+        targets = job.path[first + 1 : last + 1] if job.wants_logprobs else ()
         if targets:
             rows = forward.row_logits(numbers[: len(targets)])
             scores = raw_logprobs(rows, range(len(targets)), targets, 0)
             for position, score in zip(range(first + 1, last + 1), scores, strict=False):
                 if position >= job.start:
                     job.logprobs[position - job.start] = score.token
-        if job.wants_hidden:
-            job.hidden.append(hidden[max(0, job.start - first) :].float().cpu().clone())
+        of_rows = slice(numbers[0], numbers[-1] + 1) if _consecutive(numbers) else numbers
+        for layer in job.layers:
+            states = forward.kept[layer][of_rows][max(0, job.start - first) :]
+            job.hidden[layer].append(states.float().cpu().clone())
         job.next_position = last
         if last == job.last_position:
             self._end(job, job.result())
@@ -117,7 +125,7 @@ class Scoring:
         for job in reversed(self._jobs):
             if job.branch is not None:
                 self._runner.forest.close(job.branch)
-                job.branch, job.hidden = None, []
+                job.forget_rows()
                 return True
         return False
 

@@ -106,7 +106,13 @@ class ScriptedEngine:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def score(
-        self, paths: Sequence[Path], start: int, *, hidden: bool = False, owner: str = ""
+        self,
+        paths: Sequence[Path],
+        start: int,
+        *,
+        logprobs: bool = True,
+        layers: Sequence[int] = (),
+        owner: str = "",
     ) -> Sequence[Scored]:
         import torch
 
@@ -114,7 +120,7 @@ class ScriptedEngine:
         for path in paths:
             if not 0 <= start < len(path):
                 raise UsageError(f"start must be in [0, {len(path)}), got {start}")
-        if hidden:
+        if layers:
             raise UsageError("a scripted engine has no hidden states")
         self._row(owner).verifier_tokens += sum(len(path) - start for path in paths)
         return [Scored(logprobs=torch.tensor(self._logprobs(path, start), dtype=torch.float32)) for path in paths]

@@ -17,7 +17,7 @@ from reason.runtime.sampler import Draw, TopRows, draw_tokens, probabilities, ra
 from reason.speculate.draft import DraftTree
 from reason.speculate.rules import Rule, SeededCoins, Verdict, follow
 from reason.speculate.rules.verdict import F64
-from reason.types import Sampling, TokenLogprobs
+from reason.types import Request, TokenLogprobs
 
 __all__ = ["Drawing", "Verification"]
 
@@ -110,7 +110,7 @@ class Verification:
         wanted: dict[tuple[int, bool], list[tuple[Drawing, int, int]]] = {}
         for drawing in drawings:
             assert drawing.verdict is not None
-            kind = _recorded(drawing.job.request.sampling)
+            kind = _recorded(drawing.job.request)
             if kind is None:
                 continue
             accepted, bonus = drawing.verdict
@@ -129,7 +129,7 @@ class Verification:
     def _draw_in_turn(self, drawing: Drawing) -> Iterator[tuple[int, TokenLogprobs | None]]:
         """Node by node, for rows that depend on what was taken before: penalties, processors, grammars."""
         job, request = drawing.job, drawing.job.request
-        kind = _recorded(request.sampling)
+        kind = _recorded(request)
         accepted: list[int] = []
         node: int | None = 0
         while node is not None:
@@ -173,8 +173,9 @@ def _draw(job: GenerateJob, row: int, depth: int = 0) -> Draw:
     return Draw(row, request.seed, request.key, position, request.sampling)
 
 
-def _recorded(sampling: Sampling) -> tuple[int, bool] | None:
+def _recorded(request: Request) -> tuple[int, bool] | None:
     """What is recorded of the rows that a request's tokens are drawn from: (top, statistics); None is nothing."""
-    if sampling.logprobs is None and not sampling.statistics:
+    sampling = request.sampling
+    if sampling.logprobs is None and not sampling.statistics and not request.probes:
         return None
     return sampling.logprobs or 0, sampling.statistics

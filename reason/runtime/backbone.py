@@ -8,7 +8,7 @@ the same logits; tests hold them to it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
@@ -38,8 +38,14 @@ TESTED = _LLAMA_FAMILY | {"gemma3_text"}
 class Backbone(Protocol):
     """Runs the layers over one packed batch, writing its K and V into the pool."""
 
-    def hidden(self, batch: RowBatch, kv: KVPool) -> torch.Tensor:
-        """Final-norm hidden states, [rows, hidden_size]."""
+    def hidden(
+        self, batch: RowBatch, kv: KVPool, kept: MutableMapping[int, torch.Tensor] | None = None
+    ) -> torch.Tensor:
+        """Final-norm hidden states, [rows, hidden_size].
+
+        Args:
+            kept: gets, for each layer that is a key of it, the states that leave that layer.
+        """
         ...
 
     def logits(self, hidden: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
@@ -66,13 +72,18 @@ class HubBackbone:
         if make_linear is not Linear or can_pack(model.dtype, model.device):
             _replace_linears(self.base, make_linear)
 
-    def hidden(self, batch: RowBatch, kv: KVPool) -> torch.Tensor:
+    def hidden(
+        self, batch: RowBatch, kv: KVPool, kept: MutableMapping[int, torch.Tensor] | None = None
+    ) -> torch.Tensor:
         out = self.base(
             input_ids=batch.token_ids[None],
             position_ids=batch.positions[None],
             use_cache=False,
+            output_hidden_states=bool(kept),
             kv_batch=KVBatch(kv, batch),
         )
+        for layer in kept or ():
+            kept[layer] = out.hidden_states[layer + 1][0]  # type: ignore[index]
         hidden: torch.Tensor = out.last_hidden_state[0]
         return hidden
 
@@ -153,7 +164,9 @@ class FusedBackbone:
         self.cos = cos[0].unsqueeze(1).contiguous()  # [positions, 1, head_dim]
         self.sin = (sin[0] * sign).unsqueeze(1).contiguous()  # [positions, 1, head_dim]
 
-    def hidden(self, batch: RowBatch, kv: KVPool) -> torch.Tensor:
+    def hidden(
+        self, batch: RowBatch, kv: KVPool, kept: MutableMapping[int, torch.Tensor] | None = None
+    ) -> torch.Tensor:
         hidden = F.embedding(batch.token_ids, self.embedding)
         for i, layer in enumerate(self.layers):
             qkv = layer.qkv(self._norm(hidden, layer.input_norm))
@@ -162,6 +175,8 @@ class FusedBackbone:
             hidden = layer.o.plus(mixed.view(mixed.shape[0], -1), hidden)
             normed = self._norm(hidden, layer.post_norm)
             hidden = layer.down.plus(layer.gated(normed), hidden)
+            if kept and i in kept:
+                kept[i] = hidden
         return self._norm(hidden, self.norm)
 
     def logits(self, hidden: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:

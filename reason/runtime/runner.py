@@ -10,12 +10,12 @@ Several branches go into one forward as one row of tokens with explicit position
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
-from reason.errors import UnsupportedModel
+from reason.errors import UnsupportedModel, UsageError
 from reason.runtime.attention.plan import MIN_SAVED_TOKENS, NATIVE_MIN_SAVED_TOKENS, Row, RowBatch, plan_rows
 from reason.runtime.backbone import TESTED, make_backbone
 from reason.runtime.forest import Branch, KVForest, Node
@@ -87,12 +87,19 @@ class Places(NamedTuple):
 
 
 class Forward:
-    """What one packed forward left behind: final hidden states by row."""
+    """What one packed forward left behind: hidden states by row.
 
-    def __init__(self, runner: ModelRunner, batch: RowBatch, hidden: torch.Tensor) -> None:
+    Args:
+        kept: [rows, hidden_size] by layer, of those that were asked for; -1 is ``hidden``, which is always there.
+    """
+
+    def __init__(
+        self, runner: ModelRunner, batch: RowBatch, hidden: torch.Tensor, kept: Mapping[int, torch.Tensor]
+    ) -> None:
         self._runner = runner
         self.batch = batch
-        self.hidden = hidden  # [rows, hidden_size]
+        self.hidden = hidden  # [rows, hidden_size], after the final norm
+        self.kept = {**kept, -1: hidden}
 
     @torch.inference_mode()
     def row_logits(self, numbers: Sequence[int], *, transient: bool = False) -> torch.Tensor:
@@ -152,7 +159,9 @@ class ModelRunner:
         self.device = model.device
         self.dtype = model.dtype
         self.vocab_size = int(config.vocab_size)
+        self.num_layers = int(config.num_hidden_layers)
         self._scratch: torch.Tensor | None = None
+        self._no_states = torch.empty(0)
         self.max_positions = min(max_positions or int(config.max_position_embeddings), num_slots - 1)
         self.forest = KVForest(num_slots)
         self.kv = KVPool(*kv_shape(config, num_slots), dtype=model.dtype, device=model.device)
@@ -175,6 +184,16 @@ class ModelRunner:
     def release(self) -> None:
         """Frees the weights and the KV tensors; the forest, which is small, stays for a last look."""
         del self.backbone, self.kv
+
+    def check_layer(self, layer: int) -> None:
+        """Whether the states of a layer can be kept: 0 is the first's, -1 the last's after the final norm.
+
+        Raises:
+            UsageError: there is no such layer.
+        """
+        if not -1 <= layer < self.num_layers - 1:
+            last = self.num_layers - 2
+            raise UsageError(f"layer must be 0 to {last}, or -1 for the last after the final norm, got {layer}")
 
     def _compare(self, expected: torch.Tensor) -> None:
         """Refuses a model that computes something beside the layers which this runner does not."""
@@ -224,15 +243,20 @@ class ModelRunner:
         return self.forward_rows(planner.rows)
 
     @torch.inference_mode()
-    def forward_rows(self, rows: Sequence[Row]) -> Forward:
-        """One packed forward; the rows' nodes count as computed up to them afterwards."""
+    def forward_rows(self, rows: Sequence[Row], layers: Iterable[int] = ()) -> Forward:
+        """One packed forward; the rows' nodes count as computed up to them afterwards.
+
+        Args:
+            layers: whose states are kept, see ``check_layer``.
+        """
         batch = plan_rows(rows, self.device, self._min_saved_tokens)
-        hidden = self.backbone.hidden(batch, self.kv)
+        kept = {layer: self._no_states for layer in layers if layer >= 0}
+        hidden = self.backbone.hidden(batch, self.kv, kept)
         self.forwards += 1
         for node, index in batch.rows:
             if index >= node.computed:
                 self.forest.mark_computed(node, index + 1)
-        return Forward(self, batch, hidden)
+        return Forward(self, batch, hidden, kept)
 
 
 def _probe_tokens(vocab_size: int) -> list[int]:

@@ -17,7 +17,7 @@ from reason.search.generation import CountingEngine, Generated, generate
 from reason.search.journal import Journal
 from reason.search.measuring import checked_scores, packed, trajectories
 from reason.search.tree import ROOT, Expand, Measure, Node, Tree
-from reason.types import Completion, Embedder, Engine, Request, Review, Sampling, Usage, Verifier
+from reason.types import Completion, Embedder, Engine, Probe, Request, Review, Sampling, Usage, Verifier
 
 if TYPE_CHECKING:
     import torch
@@ -81,6 +81,7 @@ class Effects:
         self._statistics = any(verifier.statistics for verifier in judges)
         recorded = [verifier.top_logprobs for verifier in judges]
         self._logprobs = max((k for k in recorded if k is not None), default=None)
+        self._probes = _probes(judges, engine)
         self._wants_hidden = any(getattr(verifier, "hidden", False) for verifier in verifiers.values())
         self._hidden: dict[int, torch.Tensor] = {}  # by node
 
@@ -159,6 +160,7 @@ class Effects:
             max_tokens=min(tokens, expand.until) if isinstance(expand.until, int) else tokens,
             stop=expand.stop + delimiter,
             hidden=self._wants_hidden,
+            probes=self._probes,
             owner=self._owner,
         )
         thinking = None if closing else self._max_thinking_tokens
@@ -238,6 +240,12 @@ class Effects:
         if self.journal is not None:
             self.journal.add_measure(measure.name, measure.nodes, usage=self.usage().as_dict(), **measured._asdict())
         return measured
+
+
+def _probes(verifiers: Sequence[Verifier], engine: Engine) -> tuple[Probe, ...]:
+    """What the verifiers read while steps are generated, each once."""
+    asked = [find(engine) for verifier in verifiers if (find := getattr(verifier, "probes", None)) is not None]
+    return tuple({probe.name: probe for probes in asked for probe in probes}.values())
 
 
 async def _value(value: T) -> T:

@@ -269,6 +269,8 @@ def pack_logprobs(rows: Sequence[TokenLogprobs]) -> dict[str, str]:
     if rows[0].entropy is not None:
         packed["entropy"] = _pack([row.entropy for row in rows], "<f8")
         packed["self_certainty"] = _pack([row.self_certainty for row in rows], "<f8")
+    for place, (name, _) in enumerate(rows[0].values):
+        packed[f"value.{name}"] = _pack([row.values[place][1] for row in rows], "<f8")
     return packed
 
 
@@ -282,11 +284,15 @@ def unpack_logprobs(packed: Mapping[str, str] | None) -> tuple[TokenLogprobs, ..
         k = int(packed["top_k"])
         ids, values = _unpack(packed["top_ids"], "<i4").reshape(-1, k), _unpack(packed["top"], "<f8").reshape(-1, k)
         tops = [tuple(zip(i, v, strict=True)) for i, v in zip(ids.tolist(), values.tolist(), strict=True)]
+    names = [key.removeprefix("value.") for key in packed if key.startswith("value.")]
+    numbers = [_unpack(packed[f"value.{name}"], "<f8").tolist() for name in names]
+    values = [tuple(zip(names, row, strict=True)) for row in zip(*numbers, strict=True)] or [()] * len(tokens)
     if "entropy" not in packed:
-        return tuple(TokenLogprobs(token, top) for token, top in zip(tokens, tops, strict=True))
+        plain = zip(tokens, tops, values, strict=True)
+        return tuple(TokenLogprobs(token, top, values=said) for token, top, said in plain)
     entropy: list[float] = _unpack(packed["entropy"], "<f8").tolist()
     certainty: list[float] = _unpack(packed["self_certainty"], "<f8").tolist()
-    return tuple(TokenLogprobs(*row) for row in zip(tokens, tops, entropy, certainty, strict=True))
+    return tuple(TokenLogprobs(*row) for row in zip(tokens, tops, entropy, certainty, values, strict=True))
 
 
 def _pack(values: Any, kind: str) -> str:

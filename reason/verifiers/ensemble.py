@@ -16,7 +16,7 @@ from typing import ClassVar, Literal
 
 from reason.errors import UsageError
 from reason.fields import check_choices
-from reason.types import Engine, Trajectory, Usage, Verifier
+from reason.types import Engine, Probe, Trajectory, Usage, Verifier
 
 __all__ = ["Ensemble"]
 
@@ -53,6 +53,15 @@ class Ensemble:
     @property
     def top_logprobs(self) -> int | None:
         return max((member.top_logprobs for member in self.members if member.top_logprobs is not None), default=None)
+
+    @property
+    def hidden(self) -> bool:
+        return any(getattr(member, "hidden", False) for member in self.members)
+
+    def probes(self, engine: Engine) -> tuple[Probe, ...]:
+        """What the members read while steps are generated."""
+        asked = [find(engine) for member in self.members if (find := getattr(member, "probes", None)) is not None]
+        return tuple(probe for probes in asked for probe in probes)
 
     async def score(self, trajectories: Sequence[Trajectory], engine: Engine, owner: str) -> list[float]:
         by_member = [await member.score(trajectories, engine, owner) for member in self.members]

@@ -203,7 +203,7 @@ def test_two_event_loops_share_one_engine(
             for _ in range(3):
                 mine = [plain(path, 15, owner=str(number)) for path in paths[number::2]]
                 done.append([c.token_ids for c in await finish(engine, mine)])
-                await engine.score(paths[:2], 3, hidden=True)
+                await engine.score(paths[:2], 3, layers=(-1,))
             return done
 
         results[number] = asyncio.run(rounds())

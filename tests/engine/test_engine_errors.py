@@ -146,7 +146,7 @@ async def test_a_forward_that_fails_ends_what_was_in_it(
     engine = make_engine()
     runner = engine._loop.runner
 
-    def broken(rows: object) -> None:
+    def broken(rows: object, *layers: object) -> None:
         monkeypatch.undo()
         raise RuntimeError("out of memory")
 

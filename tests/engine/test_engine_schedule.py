@@ -113,7 +113,7 @@ def test_any_schedule(
         for _ in range(scoring.wait):
             await asyncio.sleep(0)
         asked = [paths[i] for i in scoring.paths]
-        work = asyncio.ensure_future(engine.score(asked, scoring.start, hidden=scoring.start % 2 == 0, owner="v"))
+        work = asyncio.ensure_future(engine.score(asked, scoring.start, layers=(-1,)[scoring.start % 2 :], owner="v"))
         if scoring.cancel:
             await asyncio.sleep(0)
             work.cancel()

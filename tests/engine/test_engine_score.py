@@ -31,10 +31,9 @@ def check(
     assert scored.logprobs.dtype == torch.float32
     torch.testing.assert_close(scored.logprobs.double(), expected[start:], rtol=0, atol=2e-5)
     if hidden:
-        assert scored.hidden is not None
-        torch.testing.assert_close(scored.hidden, states[start:], rtol=0, atol=2e-4)
+        torch.testing.assert_close(scored.hidden[-1], states[start:], rtol=0, atol=2e-4)
     else:
-        assert scored.hidden is None
+        assert not scored.hidden
 
 
 @pytest.mark.parametrize("model_type", ["llama", "qwen2"])
@@ -48,14 +47,14 @@ async def test_every_start_cached_and_uncached(
     for start in (0, 1, 9, 19, 20):
         engine.drop_cache()
         for _ in range(2):  # the second time from the cache
-            (scored,) = await engine.score([path], start, hidden=hidden)
+            (scored,) = await engine.score([path], start, layers=(-1,) if hidden else ())
             check(scored, path, start, rows, hidden=hidden, model_type=model_type)
 
 
 @pytest.mark.parametrize("hidden", [False, True])
 async def test_paths_of_one_token(make_engine: MakeEngine, rows: Rows, hidden: bool) -> None:
     engine = make_engine()
-    scored = await engine.score([(5,), (6,), (5,)], 0, hidden=hidden)
+    scored = await engine.score([(5,), (6,), (5,)], 0, layers=(-1,) if hidden else ())
     for one, path in zip(scored, [(5,), (6,), (5,)], strict=True):
         check(one, path, 0, rows, hidden=hidden)
 
@@ -65,7 +64,7 @@ async def test_paths_that_share_and_part(make_engine: MakeEngine, prompts: MakeP
     paths = [path, path[:9], (*path[:9], 50, 51, 52), (*path[:12], 60), path, (*path, 70)]
     for max_rows in (512, 5):
         engine = make_engine(max_rows=max_rows)
-        for one, scored in zip(paths, await engine.score(paths, 7, hidden=True), strict=True):
+        for one, scored in zip(paths, await engine.score(paths, 7, layers=(-1,)), strict=True):
             check(scored, one, 7, rows, hidden=True)
 
 
@@ -88,9 +87,9 @@ async def test_a_completion_scores_as_it_was_drawn(
 async def test_a_new_step_costs_the_step(make_engine: MakeEngine, prompts: MakePrompts) -> None:
     engine = make_engine()
     path = prompts(1, 40)[0]
-    await engine.score([path[:30]], 0, hidden=True, owner="judge")
+    await engine.score([path[:30]], 0, layers=(-1,), owner="judge")
     assert engine.usage("judge").verifier_tokens == 30
-    await engine.score([path], 30, hidden=True, owner="judge")
+    await engine.score([path], 30, layers=(-1,), owner="judge")
     assert engine.usage("judge").verifier_tokens == 30 + 11  # and the row that predicts the step's first token
     assert engine.usage("judge").policy_tokens == 0
 
@@ -103,7 +102,7 @@ async def test_scoring_beside_generation(
     paths = [path + greedy(path, 12) for path in starts[:3]]  # what is being generated meanwhile
     for max_rows in (512, 9):
         engine = make_engine(max_rows=max_rows)
-        scoring = asyncio.gather(*(engine.score([path], 4, hidden=True) for path in paths))
+        scoring = asyncio.gather(*(engine.score([path], 4, layers=(-1,)) for path in paths))
         completions, scored = await asyncio.gather(finish(engine, requests), scoring)
         assert [c.token_ids for c in completions] == [greedy(path, 20) for path in starts]
         for path, (one,) in zip(paths, scored, strict=True):
@@ -114,7 +113,7 @@ async def test_more_paths_than_the_pool_holds(make_engine: MakeEngine, prompts: 
     paths = [path[::-1] for path in prompts(5, 40)]
     for max_rows in (512, 16):
         engine = make_engine(kv_tokens=64, max_rows=max_rows)
-        for path, scored in zip(paths, await engine.score(paths, 3, hidden=True), strict=True):
+        for path, scored in zip(paths, await engine.score(paths, 3, layers=(-1,)), strict=True):
             check(scored, path, 3, rows, hidden=True)
 
 
@@ -131,7 +130,7 @@ async def test_a_scoring_path_gives_way_to_generation(
     start, long = prompts(1, 6)[0], prompts(4, 60)[3]
     request = Request(prefix=start, sampling=GREEDY, max_tokens=40, ignore_eos=True)
     completions, scored = await asyncio.gather(
-        finish(engine, [request]), asyncio.wait_for(engine.score([long, long[:50]], 2, hidden=True), 60)
+        finish(engine, [request]), asyncio.wait_for(engine.score([long, long[:50]], 2, layers=(-1,)), 60)
     )
     assert completions[0].error is None
     assert completions[0].token_ids == greedy(start, 40)
@@ -177,7 +176,7 @@ async def test_cancelled_scoring_frees_its_path(make_engine: MakeEngine, prompts
     engine = make_engine(max_rows=1)
     path = prompts(1, 60)[0]
     with pytest.raises(asyncio.TimeoutError):
-        await asyncio.wait_for(engine.score([path] * 3, 0, hidden=True), 0.005)
+        await asyncio.wait_for(engine.score([path] * 3, 0, layers=(-1,)), 0.005)
     engine.check_integrity()
     (scored,) = await engine.score([path[:20]], 0)
     check(scored, path[:20], 0, rows)

@@ -56,16 +56,14 @@ async def test_scoring_beside_gives_the_plain_scores(
     expected = await finish(plain, requests)
     paths = [(*request.prefix, *c.token_ids[:40]) for request, c in zip(requests, expected, strict=True)]
     paths += [(*path[:30], 105, 3, 50) for path in paths[:3]]
-    scores = await plain.score(paths, 5, hidden=True)
+    scores = await plain.score(paths, 5, layers=(-1,))
     work = asyncio.ensure_future(finish(engine, requests))
     for start in range(0, len(paths), 3):
         await asyncio.sleep(0.005)
-        found = await engine.score(paths[start : start + 3], 5, hidden=True, owner="v")
+        found = await engine.score(paths[start : start + 3], 5, layers=(-1,), owner="v")
         for scored, wanted in zip(found, scores[start : start + 3], strict=True):
             torch.testing.assert_close(scored.logprobs, wanted.logprobs, rtol=0, atol=1e-4)
-            assert scored.hidden is not None
-            assert wanted.hidden is not None
-            torch.testing.assert_close(scored.hidden, wanted.hidden, rtol=0, atol=1e-3)
+            torch.testing.assert_close(scored.hidden[-1], wanted.hidden[-1], rtol=0, atol=1e-3)
     assert_same(await work, expected)
     assert engine.stats().accepted > 0
 
@@ -98,10 +96,10 @@ async def test_a_forward_that_fails_gives_the_drafts_up(
     forward = ModelRunner.forward_rows
     calls = iter(range(1000))
 
-    def failing(runner: ModelRunner, rows: Any) -> Any:
+    def failing(runner: ModelRunner, rows: Any, *layers: Any) -> Any:
         if next(calls) == 1:
             raise RuntimeError("lost")
-        return forward(runner, rows)
+        return forward(runner, rows, *layers)
 
     monkeypatch.setattr(ModelRunner, "forward_rows", failing)
     done = await finish(engine, requests)

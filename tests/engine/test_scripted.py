@@ -101,7 +101,7 @@ async def test_scores_and_logprobs() -> None:
     assert scored[0].logprobs.dtype == torch.float32
     assert engine.usage("v").verifier_tokens == 3
     with pytest.raises(UsageError, match="no hidden states"):
-        await engine.score([(1, 2)], 0, hidden=True)
+        await engine.score([(1, 2)], 0, layers=(-1,))
 
 
 @pytest.mark.parametrize("start", [-1, 2])

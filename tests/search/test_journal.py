@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -133,7 +134,11 @@ def test_rows_come_back_exactly(rows: list[tuple[float, float, float]], top: int
     tops = tuple((151_000 + i, -0.1 * i) for i in range(top))
     plain = tuple(TokenLogprobs(token, tops) for token, _, _ in rows)
     full = tuple(TokenLogprobs(token, tops, entropy, certainty) for token, entropy, certainty in rows)
-    for given_rows in (plain, full):
+    read = tuple(
+        TokenLogprobs(token, tops, values=(("head:a", entropy), ("b", certainty))) for token, entropy, certainty in rows
+    )
+    both = tuple(replace(row, values=said.values) for row, said in zip(full, read, strict=True))
+    for given_rows in (plain, full, read, both):
         assert unpack_logprobs(json.loads(json.dumps(pack_logprobs(given_rows)))) == given_rows
     assert unpack_logprobs(None) == ()
 

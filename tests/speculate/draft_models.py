@@ -87,11 +87,11 @@ def count_rows(runner: ModelRunner) -> list[int]:
     counts: list[int] = []
     forward_rows = runner.forward_rows
 
-    def counting(rows: Any) -> Any:
+    def counting(rows: Any, *layers: Any) -> Any:
         counts.append(len(rows))
-        return forward_rows(rows)
+        return forward_rows(rows, *layers)
 
-    runner.forward_rows = counting  # type: ignore[method-assign]
+    runner.forward_rows = counting  # type: ignore[method-assign, assignment]
     return counts
 
 

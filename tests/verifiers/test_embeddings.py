@@ -67,13 +67,19 @@ class StatesEngine(ScriptedEngine):
         self.rows = 0
 
     async def score(
-        self, paths: Sequence[tuple[int, ...]], start: int, *, hidden: bool = False, owner: str = ""
+        self,
+        paths: Sequence[tuple[int, ...]],
+        start: int,
+        *,
+        logprobs: bool = True,
+        layers: Sequence[int] = (),
+        owner: str = "",
     ) -> Sequence[Scored]:
-        assert hidden
+        assert tuple(layers) == (-1,)
         assert owner == "me"
         self.rows += sum(len(path) - start for path in paths)
         states = [[[float(path[i]), float(i)] for i in range(start, len(path))] for path in paths]
-        return [Scored(logprobs=torch.zeros(len(rows)), hidden=torch.tensor(rows).bfloat16()) for rows in states]
+        return [Scored(logprobs=torch.zeros(len(rows)), hidden={-1: torch.tensor(rows)}) for rows in states]
 
 
 async def test_hidden_is_the_mean_of_what_the_last_step_was_drawn_from() -> None:

@@ -35,10 +35,16 @@ class Watched(ScriptedEngine):
         self.asked: list[str] = []
 
     async def score(
-        self, paths: Sequence[Path], start: int, *, hidden: bool = False, owner: str = ""
+        self,
+        paths: Sequence[Path],
+        start: int,
+        *,
+        logprobs: bool = True,
+        layers: Sequence[int] = (),
+        owner: str = "",
     ) -> Sequence[Scored]:
         self.asked += [self.codec.decode(path[:start]) + "|" + self.codec.decode(path[start:]) for path in paths]
-        return await super().score(paths, start, hidden=hidden, owner=owner)
+        return await super().score(paths, start, logprobs=logprobs, layers=layers, owner=owner)
 
 
 async def test_the_question_comes_after_the_steps() -> None:

@@ -39,8 +39,7 @@ class HiddenStates:
         if state is None:
             path = trajectory.path[:-1] if last.tokens else trajectory.path
             start = max(0, len(path) - max(1, len(last.tokens)))
-            (scored,) = await engine.score([path], start, hidden=True, owner=owner)
-            assert scored.hidden is not None
-            state = scored.hidden.float().mean(dim=0)
+            (scored,) = await engine.score([path], start, logprobs=False, layers=(-1,), owner=owner)
+            state = scored.hidden[-1].mean(dim=0)
         vector: list[float] = state.tolist()
         return vector

@@ -98,9 +98,8 @@ class RewardModel:
 
     async def score(self, path: Path, owner: str) -> float:
         """The score at the end of a path. What of it is cached is not computed again."""
-        (scored,) = await self.engine.score([path], len(path) - 1, hidden=True, owner=owner)
-        assert scored.hidden is not None
-        return self.head.score(scored.hidden[-1])
+        (scored,) = await self.engine.score([path], len(path) - 1, logprobs=False, layers=(-1,), owner=owner)
+        return self.head.score(scored.hidden[-1][-1])
 
 
 class _BackboneEngine(LocalEngine):

@@ -1,0 +1,61 @@
+"""What probes say of the rows of a forward. Each reads all of them at once, whoever asked for it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+
+from reason.errors import UsageError
+
+if TYPE_CHECKING:
+    from reason.runtime.runner import Forward
+    from reason.types import Probe, Request
+
+__all__ = ["Probed"]
+
+
+class Probed:
+    """See the module's docstring.
+
+    Args:
+        probes: of each job that draws.
+        rows: of the forward, those that are drawn from.
+    """
+
+    @torch.inference_mode()
+    def __init__(self, probes: Iterable[Sequence[Probe]], forward: Forward, rows: Sequence[int]) -> None:
+        distinct = {probe.name: probe for each in probes for probe in each}
+        states: dict[int, torch.Tensor] = {}
+        self._values: dict[str, list[float] | Exception] = {}
+        for name, probe in distinct.items():
+            if probe.layer not in states:
+                states[probe.layer] = forward.kept[probe.layer][rows].float().cpu()
+            self._values[name] = _read(probe, states[probe.layer])
+
+    def values(self, request: Request, row: int) -> tuple[tuple[str, float], ...]:
+        """What a request's probes say of a row, by its place in ``rows``.
+
+        Raises:
+            Exception: what a probe raised.
+        """
+        said: list[tuple[str, float]] = []
+        for probe in request.probes:
+            values = self._values[probe.name]
+            if isinstance(values, Exception):
+                raise values
+            said.append((probe.name, values[row]))
+        return tuple(said)
+
+
+def _read(probe: Probe, states: torch.Tensor) -> list[float] | Exception:
+    """A probe's numbers for all rows; what it raises, for those who asked for it."""
+    try:
+        values = probe(states)
+        if values.shape != states.shape[:1]:
+            raise UsageError(f"the probe {probe.name} gave shape {list(values.shape)} for {len(states)} rows")
+        numbers: list[float] = values.tolist()
+    except Exception as error:
+        return error
+    return numbers
