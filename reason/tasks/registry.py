@@ -51,6 +51,16 @@ TASKS: dict[str, TaskEntry] = {
         rows=1319,
         licence="MIT",
     ),
+    "gsm8k-train": TaskEntry(
+        summary="the same, train split: what verifiers learn from",
+        kind=NUMBER,
+        file="math/gsm8k_train_1000",
+        hub="openai/gsm8k",
+        config="main",
+        split="train",
+        rows=7473,
+        licence="MIT",
+    ),
     "math500": TaskEntry(
         summary="competition mathematics: 500 problems of MATH's test split (Hendrycks et al. 2021)",
         kind=LATEX,
