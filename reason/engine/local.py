@@ -217,6 +217,11 @@ class LocalEngine:
         if threading.current_thread() is not self._thread:
             self._thread.join()
 
+    @property
+    def num_layers(self) -> int:
+        """Of the model; see ``Probe.layer``."""
+        return self._loop.runner.num_layers
+
     # -- for tests, benchmarks and status pages ----------------------------------------------------------------------
 
     def stats(self) -> LoopStats:

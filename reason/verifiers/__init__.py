@@ -20,6 +20,7 @@ from reason.verifiers.logprob import LogProb
 from reason.verifiers.reward_model import ProcessRewardModel
 from reason.verifiers.self_certainty import SelfCertainty
 from reason.verifiers.span_logprob import SpanLogProb
+from reason.verifiers.value_head import HeadVerifier
 from reason.verifiers.value_prompt import ValuePrompt
 
 __all__ = [
@@ -40,6 +41,7 @@ VERIFIERS: dict[str, type[Any]] = {
     "agreement": Agreement,
     "confidence": Confidence,
     "entropy": Entropy,
+    "head": HeadVerifier,
     "judge": Judge,
     "logprob": LogProb,
     "self-certainty": SelfCertainty,
@@ -112,7 +114,7 @@ def _make(what: str, kinds: Mapping[str, type[Any]], text: str, fields: dict[str
         fields[field] = _members(text) if field == "members" else parse(field, text, _known(kind, name, field))
     for field in fields:
         _known(kind, name, field)
-    if (argument := getattr(kind, "argument", "")) and argument not in fields:
+    if (argument := getattr(kind, "argument", "")) and argument not in fields and not hasattr(kind, argument):
         raise UsageError(f"{name} needs its {argument}: {name}:{argument.upper()}")
     check_types(kind, fields)
     return kind(**fields)

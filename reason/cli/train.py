@@ -1,0 +1,208 @@
+"""`reason train`: recipes for the small learned parts."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
+
+import typer
+
+from reason.cli import options
+from reason.cli.errors import exit_on_error
+from reason.cli.printing import print_json
+from reason.cli.running import run_watched
+from reason.errors import UsageError
+
+if TYPE_CHECKING:
+    from reason.api import Solver
+    from reason.report.evaluate import Evaluation
+    from reason.training.value.rollouts import Rollout
+
+__all__ = ["app"]
+
+app = typer.Typer(help="Train the small learned parts on a model's own solutions.", no_args_is_help=True)
+
+
+@app.command("value")
+@exit_on_error()
+def value(
+    task: Annotated[str, typer.Argument(help="Problems to learn from, e.g. gsm8k-train; never those of a test.")],
+    samples: Annotated[int, typer.Option(min=1, help="Solutions of each problem.")] = 4,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Of a solution, at most.")] = 400,
+    layers: Annotated[
+        str | None,
+        typer.Option(help="Layers to try, e.g. 12,16,-1.", show_default="1/2, 2/3, 5/6 of the depth, and the last"),
+    ] = None,
+    targets: Annotated[str, typer.Option(help="Targets to try: mc (the outcome), td (λ-returns).")] = "mc,td",
+    lambda_: Annotated[float, typer.Option("--lambda", help="Of the λ-returns.")] = 0.8,
+    ramp: Annotated[int, typer.Option(help="Optimiser steps until td's targets are λ-returns alone.")] = 768,
+    units: Annotated[int, typer.Option(help="Hidden units of each network; 0 is linear.")] = 128,
+    members: Annotated[int, typer.Option(help="Networks whose logits are averaged.")] = 4,
+    epochs: Annotated[int, typer.Option(help="At most; a network stops when it gets no better.")] = 40,
+    every: Annotated[int, typer.Option(min=2, help="Learn from each so-manieth token within steps, too.")] = 32,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of rollouts, states and the head; what is there is not made again.",
+            show_default="runs/value-TASK-MODEL",
+        ),
+    ] = None,
+    limit: options.Limit = None,
+    offset: options.Offset = 0,
+    data: options.Data = None,
+    model: options.Model = None,
+    seed: options.Seed = 0,
+    concurrency: Annotated[int, typer.Option(min=1, help="Problems under way at once.")] = 24,
+    device: options.Device = "auto",
+    dtype: options.Dtype = "auto",
+    kv_tokens: options.KvTokens = None,
+    threads: options.Threads = None,
+    draft: options.Draft = "auto",
+    as_json: options.AsJson = False,
+) -> None:
+    """Train a value head: a small network that says of a solution under way how likely it is to be right.
+
+    The model solves the problems, its hidden states at the ends of steps are kept, and heads are fitted to how the
+    solutions came out. Ctrl-C ends it; the same command goes on from there.
+    """
+    from reason.api import Solver
+    from reason.report.evaluate import Evaluation
+    from reason.report.rollouts import read_rollouts
+    from reason.tasks import load_task
+    from reason.training.value.card import write_card
+    from reason.training.value.fit import FitOptions
+    from reason.training.value.recipe import default_layers, train
+
+    fits = [
+        FitOptions(
+            targets=cast(Literal["mc", "td"], each.strip()),
+            lambda_=lambda_,
+            ramp=ramp,
+            units=units,
+            members=members,
+            epochs=epochs,
+            seed=seed,
+        )
+        for each in targets.split(",")
+    ]
+    wanted = None if layers is None else _numbers(layers)
+    loaded = load_task(task, data=data, limit=limit, offset=offset)
+    folder = out or _default_folder(loaded.name, model)
+    evaluation = Evaluation(
+        loaded,
+        "best-of-n",
+        {"num_samples": samples, "max_tokens": max_tokens},
+        out=folder / "rollouts",
+        seed=seed,
+        concurrency=concurrency,
+        model_options={"device": device, "dtype": dtype, "quantize": None},
+        draft=draft,
+    )
+    evaluation.check_folder()
+    with Solver(model, device=device, dtype=dtype, kv_tokens=kv_tokens, threads=threads, draft=draft) as solver:
+        say = _saying(as_json)
+        say(f"1/3 solutions of {len(loaded)} problems, {samples} each")
+        if not _roll(evaluation, solver):
+            print("interrupted: the same command goes on from there", file=sys.stderr)
+            raise typer.Exit(130)
+        rollouts = read_rollouts(evaluation.folder.path)
+        if wanted is None:
+            wanted = default_layers(_num_layers(solver))
+        say(f"2/3 hidden states of {len(rollouts)} solutions, layers {', '.join(map(str, wanted))}")
+        delimiter = loaded.examples[0].problem.step_delimiter
+        _collect(solver, rollouts, folder / "states", wanted, delimiter=delimiter, every=every, concurrency=concurrency)
+        name = solver.engine.name
+    say(f"3/3 {len(wanted) * len(fits)} fits")
+    about = {"data": f"{loaded.name} ({loaded.source}, {loaded.licence})", "sha256": loaded.sha256, "samples": samples}
+    head, tried = train(rollouts, folder / "states", wanted, fits, model=name, about=about, on_fit=_counter("fits"))
+    head.save(folder / "head.safetensors")
+    write_card(folder, head, tried, command=" ".join(["reason", *map(shlex.quote, sys.argv[1:])]))
+    if as_json:
+        print_json({"head": str(folder / "head.safetensors"), "layer": head.layer, **head.about})
+    else:
+        _print(folder, head.layer, head.about["figures"])
+
+
+def _roll(evaluation: Evaluation, solver: Solver) -> bool:
+    """Has the problems solved; False if that was interrupted."""
+    return asyncio.run(run_watched(evaluation, solver)).complete
+
+
+def _collect(solver: Solver, rollouts: Sequence[Rollout], folder: Path, layers: Sequence[int], **more: Any) -> None:
+    from reason.training.value.states import collect
+
+    asyncio.run(collect(solver.engine, rollouts, folder, layers, on_problem=_counter("problems"), **more))
+
+
+def _num_layers(solver: Solver) -> int:
+    from reason.engine.local import LocalEngine
+
+    if not isinstance(solver.engine, LocalEngine):
+        raise UsageError("value heads are trained on a local model's hidden states")
+    return solver.engine.num_layers
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise UsageError(f"--layers takes whole numbers, e.g. 12,16,-1, got {text!r}") from None
+
+
+def _default_folder(task: str, model: str | None) -> Path:
+    from reason.models import CATALOGUE, default_model
+
+    name = model or default_model()
+    name = CATALOGUE[name.lower()].name if name.lower() in CATALOGUE else Path(name).expanduser().resolve().name
+    return Path("runs") / re.sub(r"[^\w.+=@]+", "-", f"value-{task}-{name.removesuffix('.gguf')}")
+
+
+def _saying(quiet: bool) -> Callable[[str], None]:
+    from rich.console import Console
+
+    console = Console(stderr=True)
+
+    def say(line: str) -> None:
+        if not quiet:
+            console.print(line, style="bold", highlight=False)
+
+    return say
+
+
+def _counter(what: str) -> Callable[[int, int], None]:
+    """Tells now and then how far a count is, on standard error."""
+    import time
+
+    last = 0.0
+
+    def count(done: int, total: int) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if done == total or now - last >= 10:
+            last = now
+            print(f"{done}/{total} {what}", file=sys.stderr, flush=True)
+
+    return count
+
+
+def _print(folder: Path, layer: int, figures: dict[str, Sequence[float]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    table = Table(box=None, pad_edge=False)
+    table.add_column("on problems that decided nothing")
+    table.add_column("value", justify="right")
+    table.add_column("95% interval")
+    for name, (figure, low, high) in figures.items():
+        table.add_row(name, f"{figure:.3f}", f"[{low:.3f}, {high:.3f}]")
+    console.print(table)
+    console.print(f"layer {layer}; all fits in {folder / 'card.md'}", highlight=False, soft_wrap=True)
+    console.print(
+        f"use it: -S verifier=head:{folder / 'head.safetensors'}", highlight=False, soft_wrap=True, markup=False
+    )

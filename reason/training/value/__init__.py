@@ -1,0 +1,1 @@
+"""Value heads from rollouts: docs/value-heads.md."""

@@ -1,0 +1,118 @@
+"""What is written beside a trained head: a model card, the figures, a plot."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path as FilePath
+from typing import TYPE_CHECKING, Any
+
+from reason.errors import ReasonError
+from reason.training.value.recipe import CHOSEN_BY, tried_row
+
+if TYPE_CHECKING:
+    from reason.training.value.recipe import Tried
+    from reason.verifiers.value_head import ValueHead
+
+__all__ = ["write_card"]
+
+_COLUMNS = ("step AUC", "final AUC", "final AUC within problems", "step cross-entropy", "step calibration error")
+_VOTES = ("majority", "weighted vote", "best by value")
+
+
+def write_card(folder: FilePath, head: ValueHead, tried: Sequence[Tried], command: str) -> None:
+    """Writes card.md, metrics.json and, where matplotlib is there, training.png.
+
+    Raises:
+        ReasonError: the folder cannot be written.
+    """
+    metrics = {"chosen": {"layer": head.layer, **dict(head.about)}, "tried": [tried_row(one) for one in tried]}
+    try:
+        (folder / "metrics.json").write_text(json.dumps(metrics, indent=1) + "\n", encoding="utf-8")
+        (folder / "card.md").write_text(_card(head, tried, command), encoding="utf-8")
+    except OSError as error:
+        raise ReasonError(f"cannot write to {folder}: {error.strerror or error}") from error
+    _plot(folder / "training.png", head, tried)
+
+
+def _card(head: ValueHead, tried: Sequence[Tried], command: str) -> str:
+    about = head.about
+    options: Mapping[str, Any] = about["options"]
+    problems: Mapping[str, int] = about["problems"]
+    shape = f"{options['members']} networks of {options['units']} hidden units" if options["units"] else "linear"
+    lines = [
+        f"# Value head for {head.model}",
+        "",
+        f"Reads the states of layer {head.layer} (-1: after the final norm; {head.size} numbers; {shape}, "
+        f"{sum(weight.numel() for weight in head.weights.values()):,} parameters) and estimates how likely the "
+        "solution under way is to end in the right answer.",
+        "",
+        f"Data: {about.get('data', 'not told')}. {about['rollouts']:,} solutions, {about['right']:.1%} of them right; "
+        f"{problems['training']} problems to learn from, {problems['held out']} to stop, calibrate and choose with, "
+        f"{problems['test']} for the figures.",
+        "",
+        f"Made by: `{command}`",
+        "",
+        "## Figures on the problems that decided nothing",
+        "",
+        "| figure | value | 95% interval |",
+        "|---|---:|---|",
+        *(f"| {name} | {v:.3f} | [{low:.3f}, {high:.3f}] |" for name, (v, low, high) in about["figures"].items()),
+        "",
+        "Intervals resample problems. Votes are over each problem's own solutions.",
+        "",
+        "## What was tried",
+        "",
+        "| layer | targets | held-out cross-entropy | " + " | ".join(_COLUMNS + _VOTES) + " | member variance | "
+        "variance along solutions |",
+        "|---:|---|" + "---:|" * (len(_COLUMNS) + len(_VOTES) + 3),
+    ]
+    for one in tried:
+        named = [f"{one.figures[name].value:.3f}" for name in _COLUMNS + _VOTES]
+        mark = " (chosen)" if one.head.weights is head.weights else ""
+        lines.append(
+            f"| {one.layer} | {_targets(one)}{mark} | {one.chosen_by:.4f} | {' | '.join(named)} | {one.spread:.5f} "
+            f"| {one.steps:.4f} |"
+        )
+    lines += ["", f"Chosen by the held-out {CHOSEN_BY}."]
+    return "\n".join(lines) + "\n"
+
+
+def _targets(one: Tried) -> str:
+    if one.options.targets == "mc":
+        return "Monte Carlo"
+    return f"TD({one.options.lambda_:g})"
+
+
+def _plot(file: FilePath, head: ValueHead, tried: Sequence[Tried]) -> None:
+    """Cross-entropy by epoch of the chosen fit, and the step AUC of all."""
+    try:
+        import matplotlib
+    except ImportError:
+        return
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, (left, right) = pyplot.subplots(1, 2, figsize=(10, 4), layout="constrained")
+    (chosen,) = [one for one in tried if one.head.weights is head.weights]
+    for number in range(chosen.options.members):
+        own = [epoch for epoch in chosen.epochs if epoch.member == number]
+        at = [epoch.number for epoch in own]
+        label = {"label": "fitted to"} if number == 0 else {}
+        left.plot(at, [epoch.training for epoch in own], color="tab:blue", alpha=0.6, **label)
+        label = {"label": "held out"} if number == 0 else {}
+        left.plot(at, [epoch.held_out for epoch in own], color="tab:orange", alpha=0.9, **label)
+    left.set(
+        xlabel="epoch", ylabel="cross-entropy at the ends of steps, nats", title=f"layer {head.layer}, each member"
+    )
+    left.legend(frameon=False)
+    names = [f"layer {one.layer}\n{_targets(one)}" for one in tried]
+    figures = [one.figures["step AUC"] for one in tried]
+    errors = [[f.value - f.low for f in figures], [f.high - f.value for f in figures]]
+    colours = ["tab:green" if one is chosen else "tab:grey" for one in tried]
+    right.errorbar(range(len(tried)), [f.value for f in figures], yerr=errors, fmt="none", ecolor="black", capsize=3)
+    right.scatter(range(len(tried)), [f.value for f in figures], c=colours, zorder=3)
+    right.set_xticks(range(len(tried)), names, fontsize=7)
+    right.set(ylabel="AUC at the ends of steps", title="test problems, 95% intervals")
+    figure.savefig(file, dpi=150)
+    pyplot.close(figure)

@@ -1,0 +1,254 @@
+"""Fits a value head to states and outcomes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from reason.errors import UsageError
+from reason.fields import check_choices
+from reason.training.value.rollouts import INNER
+from reason.training.value.targets import lambda_returns, ramp
+from reason.verifiers.value_head import ValueHead
+
+if TYPE_CHECKING:
+    import torch
+
+    from reason.training.value.states import States
+
+__all__ = ["Epoch", "FitOptions", "Fitted", "fit"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitOptions:
+    """Args:
+    targets: "mc" (Monte Carlo: the outcome) or "td" (λ-returns, see ``targets``).
+    lambda_: of the λ-returns.
+    ramp: steps of the optimiser over which α goes from 0 to 1.
+    units: hidden units of each member; 0 is a linear head.
+    members: networks whose logits are averaged.
+    epochs: at most; training stops when the held-out cross-entropy has not fallen for ``patience`` of them.
+    batch: rollouts of a step of the optimiser.
+    learning_rate, weight_decay, dropout: of AdamW; dropout is on the states and on the hidden units.
+    inner: weight of places within steps, beside 1 for the ends of steps.
+    seed: of initial weights and batches.
+    """
+
+    targets: Literal["mc", "td"] = "mc"
+    lambda_: float = 0.8
+    ramp: int = 768
+    units: int = 128
+    members: int = 4
+    epochs: int = 40
+    patience: int = 4
+    batch: int = 64
+    learning_rate: float = 5e-4
+    weight_decay: float = 0.1
+    dropout: float = 0.2
+    inner: float = 0.5
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_choices(self)
+        least = {"ramp": 0, "units": 0, "members": 1, "epochs": 1, "patience": 1, "batch": 1, "inner": 0}
+        for name, value in least.items():
+            if getattr(self, name) < value:
+                raise UsageError(f"{name} must be at least {value}, got {getattr(self, name)}")
+        for name in ("lambda_", "dropout"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UsageError(f"{name} must be in [0, 1], got {getattr(self, name)}")
+        if self.learning_rate <= 0 or self.weight_decay < 0:
+            raise UsageError("learning_rate must be above 0, and weight_decay at least 0")
+
+
+@dataclass(frozen=True, slots=True)
+class Epoch:
+    """Cross-entropies after an epoch of a member, in nats, at the ends of steps."""
+
+    member: int
+    number: int
+    training: float
+    held_out: float
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A head, and how it came to be."""
+
+    head: ValueHead
+    epochs: tuple[Epoch, ...]
+
+
+def fit(
+    training: States,
+    held_out: States,
+    options: FitOptions,
+    *,
+    model: str,
+    layer: int,
+    on_epoch: Callable[[Epoch], None] | None = None,
+) -> Fitted:
+    """Fits a head; equal arguments give equal heads.
+
+    Args:
+        held_out: of other problems: training stops by it, and the calibration is fitted to it.
+        model, layer: what the states are of.
+
+    Raises:
+        UsageError: the outcomes of one part are all alike, or a part is empty.
+    """
+    import torch
+
+    for name, part in (("training", training), ("held-out", held_out)):
+        if not len(part.correct) or not 0 < float(part.correct.mean()) < 1:
+            raise UsageError(
+                f"the {name} part has {len(part.correct)} rollouts, {int(part.correct.sum())} of them right: "
+                "a value head learns from both kinds; take more problems, or others"
+            )
+    scaling = {"mean": training.states.mean(dim=0), "std": training.states.std(dim=0).clamp_min(1e-4)}
+    members: list[dict[str, torch.Tensor]] = []
+    epochs: list[Epoch] = []
+    for number in range(options.members):
+        member = _fit_member(scaling, training, held_out, options, number, epochs, on_epoch)
+        members.append(member)
+    weights = {**scaling, **{name: torch.stack([each[name] for each in members]) for name in members[0]}}
+    weights["calibration"] = torch.tensor([1.0, 0.0])
+    uncalibrated = ValueHead("fitting", model, layer, weights)
+    weights["calibration"] = _calibration(uncalibrated, held_out)
+    return Fitted(ValueHead("fitted", model, layer, weights), tuple(epochs))
+
+
+def _fit_member(
+    scaling: Mapping[str, torch.Tensor],
+    training: States,
+    held_out: States,
+    options: FitOptions,
+    number: int,
+    epochs: list[Epoch],
+    on_epoch: Callable[[Epoch], None] | None,
+) -> dict[str, torch.Tensor]:
+    """One member's weights, those of its best epoch."""
+    import torch
+    from torch.nn.functional import binary_cross_entropy_with_logits as cross_entropy
+
+    generator = torch.Generator().manual_seed(1000 * options.seed + number)
+    weights = _initial(training.states.shape[1], options.units, generator)
+    decayed = [weight for name, weight in weights.items() if name.endswith("weight")]
+    others = [weight for name, weight in weights.items() if name.endswith("bias")]
+    groups: list[dict[str, Any]] = [
+        {"params": decayed, "weight_decay": options.weight_decay},
+        {"params": others, "weight_decay": 0.0},
+    ]
+    optimiser = torch.optim.AdamW(groups, lr=options.learning_rate)
+    x = (training.states - scaling["mean"]) / scaling["std"]
+    seen = (held_out.states - scaling["mean"]) / scaling["std"]
+    outcome = held_out.correct[held_out.rollout]
+    ends = held_out.kind != INNER
+    rows = _rows_of_rollouts(training.rollout, len(training.correct))
+    best, best_loss, since, step = {name: w.detach().clone() for name, w in weights.items()}, float("inf"), 0, 0
+    for epoch in range(1, options.epochs + 1):
+        order = torch.randperm(len(rows), generator=generator)
+        total = count = 0.0
+        for batch in torch.split(order, options.batch):
+            chosen = torch.cat([rows[each] for each in batch.tolist()])
+            logits = _logits(weights, x[chosen], options.dropout, generator)
+            z = training.correct[training.rollout[chosen]]
+            target = z
+            if options.targets == "td":
+                with torch.no_grad():
+                    local = torch.repeat_interleave(
+                        torch.arange(len(batch)), torch.tensor([len(rows[each]) for each in batch.tolist()])
+                    )
+                    values = _logits(weights, x[chosen], 0.0, generator).sigmoid()
+                    returns = lambda_returns(values, training.correct[batch], local, options.lambda_)
+                    alpha = ramp(step, options.ramp)
+                    target = (1 - alpha) * z + alpha * returns
+            of_end = training.kind[chosen] != INNER
+            weight = torch.where(of_end, 1.0, options.inner)
+            losses = cross_entropy(logits, target, reduction="none")
+            loss = (weight * losses).sum() / weight.sum().clamp_min(1e-9)
+            optimiser.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimiser.step()
+            step += 1
+            total += float(losses.detach()[of_end].sum())
+            count += float(of_end.sum())
+        with torch.no_grad():
+            held = float(cross_entropy(_logits(weights, seen[ends], 0.0, generator), outcome[ends]))
+        epochs.append(Epoch(number, epoch, total / max(count, 1.0), held))
+        if on_epoch is not None:
+            on_epoch(epochs[-1])
+        if held < best_loss:
+            best, best_loss, since = {name: w.detach().clone() for name, w in weights.items()}, held, 0
+        elif (since := since + 1) >= options.patience:
+            break
+    return best
+
+
+def _initial(size: int, units: int, generator: torch.Generator) -> dict[str, torch.Tensor]:
+    import torch
+
+    def uniform(*shape: int, inputs: int) -> torch.Tensor:
+        drawn: torch.Tensor = (torch.rand(*shape, generator=generator) * 2 - 1) / inputs**0.5
+        return drawn.requires_grad_()
+
+    if not units:
+        return {"out.weight": torch.zeros(size).requires_grad_(), "out.bias": torch.zeros(()).requires_grad_()}
+    return {
+        "in.weight": uniform(units, size, inputs=size),
+        "in.bias": uniform(units, inputs=size),
+        "out.weight": uniform(units, inputs=units),
+        "out.bias": torch.zeros(()).requires_grad_(),
+    }
+
+
+def _logits(
+    weights: Mapping[str, torch.Tensor], x: torch.Tensor, dropout: float, generator: torch.Generator
+) -> torch.Tensor:
+    """One member's logits of scaled states, [rows]."""
+    x = _drop(x, dropout, generator)
+    if "in.weight" not in weights:
+        linear: torch.Tensor = x @ weights["out.weight"] + weights["out.bias"]
+        return linear
+    hidden = (x @ weights["in.weight"].T + weights["in.bias"]).relu()
+    logits: torch.Tensor = _drop(hidden, dropout, generator) @ weights["out.weight"] + weights["out.bias"]
+    return logits
+
+
+def _drop(x: torch.Tensor, share: float, generator: torch.Generator) -> torch.Tensor:
+    import torch
+
+    if not share:
+        return x
+    kept = torch.rand(x.shape, generator=generator) >= share
+    dropped: torch.Tensor = x * kept / (1 - share)
+    return dropped
+
+
+def _rows_of_rollouts(rollout: torch.Tensor, count: int) -> list[torch.Tensor]:
+    import torch
+
+    return list(torch.split(torch.arange(len(rollout)), torch.bincount(rollout, minlength=count).tolist()))
+
+
+def _calibration(head: ValueHead, held_out: States) -> torch.Tensor:
+    """Platt's scale and shift at the ends of steps, [2]."""
+    import torch
+    from torch.nn.functional import binary_cross_entropy_with_logits as cross_entropy
+
+    ends = held_out.kind != INNER
+    with torch.no_grad():
+        logits = head.logits(held_out.states[ends]).mean(dim=0)
+    outcome = held_out.correct[held_out.rollout[ends]]
+    parameters = torch.tensor([1.0, 0.0], requires_grad=True)
+    optimiser = torch.optim.LBFGS([parameters], max_iter=100)
+
+    def closure() -> torch.Tensor:
+        optimiser.zero_grad()
+        loss = cross_entropy(parameters[0] * logits + parameters[1], outcome)
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss
+
+    optimiser.step(closure)  # type: ignore[no-untyped-call]
+    return parameters.detach()

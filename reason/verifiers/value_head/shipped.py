@@ -1,0 +1,31 @@
+"""The value heads that come with the package, by the model whose states they read."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path as FilePath
+
+from reason.verifiers.value_head.head import ValueHead
+
+__all__ = ["SHIPPED", "find_shipped"]
+
+SHIPPED: dict[str, str] = {}
+"""File names by model."""
+
+_FOLDER = FilePath(__file__).parent / "heads"
+
+
+@cache
+def _load(file: str) -> ValueHead:
+    return ValueHead.load(_FOLDER / file)
+
+
+def find_shipped(model: str) -> ValueHead | None:
+    """The head of a model, by its catalogue name or its publisher's repository; None if there is none."""
+    from reason.models.catalogue import CATALOGUE
+
+    for name, file in SHIPPED.items():
+        entry = CATALOGUE.get(name)
+        if model == name or (entry is not None and model == entry.hub_repo):
+            return _load(file)
+    return None

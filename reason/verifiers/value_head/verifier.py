@@ -1,0 +1,86 @@
+"""Scores steps by a value head on the policy's own hidden states.
+
+score = the head's value of the state that the step's last token was drawn from
+
+The engine reads it while it generates, so it costs no forward; steps that it did not write cost one over their tokens.
+It is a probability: how often a solution that goes on from here is right, as far as the head knows. See
+docs/value-heads.md.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path as FilePath
+from typing import ClassVar
+
+from reason.errors import UsageError
+from reason.types import Engine, Message, TextCodec, Trajectory
+from reason.verifiers.value_head.head import ValueHead
+from reason.verifiers.value_head.shipped import SHIPPED, find_shipped
+
+__all__ = ["HeadVerifier"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeadVerifier:
+    """Args:
+    head: a file that `reason train value` wrote; "" is the one that comes with the package for the policy's model.
+    """
+
+    name: ClassVar[str] = "head"
+    argument: ClassVar[str] = "head"
+    statistics: ClassVar[bool] = False
+    top_logprobs: ClassVar[int | None] = None
+    probability: ClassVar[bool] = True
+
+    head: str = ""
+
+    def probes(self, engine: Engine) -> tuple[ValueHead, ...]:
+        """The head that fits an engine.
+
+        Raises:
+            UsageError: there is none for its model.
+            ModelError: the file is no value head.
+        """
+        if self.head:
+            return (_read(self.head),)
+        found = find_shipped(engine.name)
+        if found is None:
+            known = ", ".join(SHIPPED) or "no model yet"
+            raise UsageError(
+                f"no value head comes with the package for {engine.name} (there is one for {known}): train one with "
+                "`reason train value`, and name its file: head:FILE; or use another verifier"
+            )
+        return (found,)
+
+    async def score(self, trajectories: Sequence[Trajectory], engine: Engine, owner: str) -> list[float]:
+        (head,) = self.probes(engine)
+        return list(await asyncio.gather(*(self._score(each, head, engine, owner) for each in trajectories)))
+
+    async def _score(self, trajectory: Trajectory, head: ValueHead, engine: Engine, owner: str) -> float:
+        recorded = trajectory.steps[-1].logprobs
+        for name, value in recorded[-1].values if recorded else ():
+            if name == head.name:
+                return value
+        place = drawn_from(trajectory, engine.codec)
+        (scored,) = await engine.score(
+            [trajectory.path[: place + 1]], place, logprobs=False, layers=(head.layer,), owner=owner
+        )
+        return float(head(scored.hidden[head.layer])[-1])
+
+
+def drawn_from(trajectory: Trajectory, codec: TextCodec) -> int:
+    """The place on the path whose state is to be read: that before the last step's last token; the last, where a
+    solution is finished and does not show its turn's end."""
+    path = trajectory.path
+    turn = codec.encode_turn([Message(role="user", content="?")])  # begins with the end of the turn before it
+    whole = trajectory.finished and path[-1:] != turn[:1]
+    return max(0, len(path) - (1 if whole else 2))
+
+
+@cache
+def _read(file: str) -> ValueHead:
+    return ValueHead.load(FilePath(file).expanduser())

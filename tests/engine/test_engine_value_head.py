@@ -1,0 +1,152 @@
+"""Value heads on a real engine: what is read while tokens are drawn, and afterwards, and what is learnt from."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path as FilePath
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+from transformers import PreTrainedModel
+
+from reason.engine.codec import HubCodec
+from reason.engine.scripted import ScriptedEngine
+from reason.errors import UsageError
+from reason.training.value.rollouts import FINAL, INNER, STEP, Place, Rollout, places
+from reason.training.value.states import collect, load
+from reason.types import Path, Problem, Request, Step, Trajectory
+from reason.verifiers import make_verifier
+from reason.verifiers.value_head import HeadVerifier, ValueHead
+
+if TYPE_CHECKING:
+    from tests.engine.conftest import Finish, MakeEngine, MakePrompts
+
+SIZE = 64
+
+
+def random_head(layer: int, *, seed: int = 0) -> ValueHead:
+    generator = torch.Generator().manual_seed(seed)
+    weights = {
+        "mean": torch.randn(SIZE, generator=generator),
+        "std": torch.rand(SIZE, generator=generator) + 0.5,
+        "in.weight": torch.randn(2, 8, SIZE, generator=generator) / 8,
+        "in.bias": torch.randn(2, 8, generator=generator),
+        "out.weight": torch.randn(2, 8, generator=generator),
+        "out.bias": torch.randn(2, generator=generator),
+        "calibration": torch.tensor([0.5, 0.1]),
+    }
+    return ValueHead("test", "tiny", layer, weights)
+
+
+@torch.inference_mode()
+def states_of(model: Any, path: Path, layer: int) -> torch.Tensor:
+    out = model.get_decoder()(input_ids=torch.tensor([path]), output_hidden_states=True)
+    return (out.last_hidden_state if layer == -1 else out.hidden_states[layer + 1])[0]  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("layer", [0, -1])
+async def test_it_says_the_same_of_what_was_recorded_and_what_was_not(
+    make_engine: MakeEngine, prompts: MakePrompts, finish: Finish, tmp_path: FilePath, layer: int
+) -> None:
+    random_head(layer).save(tmp_path / "head.safetensors")
+    verifier = make_verifier(f"head:{tmp_path / 'head.safetensors'}")
+    assert isinstance(verifier, HeadVerifier)
+    engine = make_engine()
+    probes = verifier.probes(engine)
+    (prompt,) = prompts(1)
+    (first,) = await finish(engine, [Request(prefix=prompt, max_tokens=9, ignore_eos=True, probes=probes)])
+    (second,) = await finish(
+        engine, [Request(prefix=prompt + first.token_ids, max_tokens=7, ignore_eos=True, probes=probes)]
+    )
+    steps = tuple(Step(text=d.text, tokens=d.token_ids, logprobs=d.logprobs) for d in (first, second))
+    given = [Trajectory(problem=Problem(content="?"), prompt=prompt, steps=steps[:count]) for count in (1, 2)]
+    engine.drop_cache()
+    recorded = await verifier.score(given, engine, "recorded")
+    assert engine.usage("recorded").verifier_tokens == 0
+    bare = [replace(each, steps=tuple(replace(step, logprobs=()) for step in each.steps)) for each in given]
+    computed = await verifier.score(bare, engine, "computed")
+    assert recorded == pytest.approx(computed, abs=1e-4)
+    assert len(set(recorded)) == 2
+    assert engine.usage("computed").verifier_tokens > 0
+
+
+async def test_a_finished_solution_without_its_turns_end_is_read_at_its_last_token(
+    make_engine: MakeEngine,
+    prompts: MakePrompts,
+    references: dict[str, PreTrainedModel],
+    codec: HubCodec,
+    tmp_path: FilePath,
+) -> None:
+    head = random_head(-1)
+    head.save(tmp_path / "head.safetensors")
+    head = ValueHead.load(tmp_path / "head.safetensors")
+    verifier = HeadVerifier(head=str(tmp_path / "head.safetensors"))
+    path, end = prompts(1, 14)[0], next(iter(codec.eos_token_ids))
+    values = head(states_of(references["llama"], path, -1)).tolist()
+
+    def given(tokens: Path, **more: Any) -> Trajectory:
+        return Trajectory(
+            problem=Problem(content="?"), prompt=path[:10], steps=(Step(text="x", tokens=tokens),), **more
+        )
+
+    engine = make_engine()
+    told = await verifier.score(
+        [given(path[10:]), given(path[10:], finished=True), given((*path[10:], end), finished=True)], engine, "v"
+    )
+    assert told == pytest.approx([values[-2], values[-1], values[-1]], abs=1e-4)
+
+
+async def test_a_model_without_a_head() -> None:
+    with pytest.raises(UsageError, match=r"no value head comes with the package for scripted .*reason train value"):
+        HeadVerifier().probes(ScriptedEngine(["x"]))
+
+
+def test_places(codec: HubCodec) -> None:
+    tokens = codec.encode("first\n\nsecond step\n\nthe end")
+    ends = [len(codec.encode("first\n\n")) - 1, len(codec.encode("first\n\nsecond step\n\n")) - 1, len(tokens) - 1]
+    rollout = Rollout(problem="p", prompt=(1,), tokens=tokens, answer_class=None, correct=False)
+    found = places(codec, rollout, "\n\n", every=1000)
+    assert found == [Place(ends[0], STEP), Place(ends[1], STEP), Place(ends[2], FINAL)]
+    often = places(codec, rollout, "\n\n", every=2)
+    assert [place for place in often if place.kind != INNER] == found
+    inner = [place.token for place in often if place.kind == INNER]
+    assert inner
+    assert all(token not in ends for token in inner)
+    assert sorted(place.token for place in often) == [place.token for place in often]
+
+
+async def test_the_states_learnt_from_are_those_tokens_were_drawn_from(
+    make_engine: MakeEngine, prompts: MakePrompts, references: dict[str, PreTrainedModel], tmp_path: FilePath
+) -> None:
+    engine = make_engine()
+    rollouts = [
+        Rollout(
+            problem=f"p{i % 2}", prompt=path[:8], tokens=path[8:], answer_class=i % 3 - 1 if i else None, correct=i > 1
+        )
+        for i, path in enumerate(prompts(4, 20))
+    ]
+    told: list[tuple[int, int]] = []
+    await collect(engine, rollouts, tmp_path, (0, -1), every=5, on_problem=lambda *count: told.append(count))
+    assert sorted(told) == [(1, 2), (2, 2)]
+    ordered = [rollouts[i] for i in (0, 2, 1, 3)]
+    for layer in (0, -1):
+        found = load(rollouts, tmp_path, layer)
+        assert found.problem.tolist() == [0, 0, 1, 1]
+        assert found.correct.tolist() == [0.0, 1.0, 0.0, 1.0]
+        assert found.answer_class.tolist() == [-1 if r.answer_class is None else r.answer_class for r in ordered]
+        for row, number, token in zip(found.states, found.rollout.tolist(), found.token.tolist(), strict=True):
+            path = ordered[number].prompt + ordered[number].tokens
+            expected = states_of(references["llama"], path, layer)[len(ordered[number].prompt) - 1 + token]
+            torch.testing.assert_close(row, expected.bfloat16().float(), atol=0.05, rtol=0.02)
+    # What is there is not computed again, unless there is more to compute.
+    before = engine.usage("states").verifier_tokens
+    await collect(engine, rollouts, tmp_path, (-1,), every=5)
+    assert engine.usage("states").verifier_tokens == before
+    await collect(engine, [*rollouts, replace(rollouts[0], correct=True)], tmp_path, (-1,), every=5)
+    assert engine.usage("states").verifier_tokens > before
+    part = load([*rollouts, rollouts[0]], tmp_path, -1)
+    own = part.of_problems([1])
+    assert own.correct.tolist() == [0.0, 1.0]
+    assert own.problem.tolist() == [0, 0]
+    assert sorted(set(own.rollout.tolist())) == [0, 1]
