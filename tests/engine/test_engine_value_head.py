@@ -85,16 +85,17 @@ async def test_a_finished_solution_without_its_turns_end_is_read_at_its_last_tok
     path, end = prompts(1, 14)[0], next(iter(codec.eos_token_ids))
     values = head(states_of(references["llama"], path, -1)).tolist()
 
-    def given(tokens: Path, **more: Any) -> Trajectory:
-        return Trajectory(
-            problem=Problem(content="?"), prompt=path[:10], steps=(Step(text="x", tokens=tokens),), **more
-        )
+    def given(*steps: Path, **more: Any) -> Trajectory:
+        written = tuple(Step(text="x", tokens=tokens) for tokens in steps)
+        return Trajectory(problem=Problem(content="?"), prompt=path[:10], steps=written, **more)
 
-    engine = make_engine()
+    rest = path[10:]
     told = await verifier.score(
-        [given(path[10:]), given(path[10:], finished=True), given((*path[10:], end), finished=True)], engine, "v"
+        [given(rest), given(rest, finished=True), given((*rest, end), finished=True), given(rest, ()), given()],
+        make_engine(),
+        "v",
     )
-    assert told == pytest.approx([values[-2], values[-1], values[-1]], abs=1e-4)
+    assert told == pytest.approx([values[i] for i in (-2, -1, -1, -2, 9)], abs=1e-4)
 
 
 async def test_a_model_without_a_head() -> None:
@@ -143,6 +144,9 @@ async def test_the_states_learnt_from_are_those_tokens_were_drawn_from(
     before = engine.usage("states").verifier_tokens
     await collect(engine, rollouts, tmp_path, (-1,), every=5)
     assert engine.usage("states").verifier_tokens == before
+    await collect(engine, rollouts, tmp_path, (-1,), every=4)
+    assert engine.usage("states").verifier_tokens > before
+    before = engine.usage("states").verifier_tokens
     await collect(engine, [*rollouts, replace(rollouts[0], correct=True)], tmp_path, (-1,), every=5)
     assert engine.usage("states").verifier_tokens > before
     part = load([*rollouts, rollouts[0]], tmp_path, -1)

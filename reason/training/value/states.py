@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path as FilePath
@@ -80,7 +82,8 @@ async def collect(
         ReasonError: the folder cannot be written.
     """
     by_problem = _by_problem(rollouts)
-    left = [name for name in by_problem if not _has(folder / f"{name}.safetensors", layers, by_problem[name])]
+    keys = {name: _key(own, delimiter, every) for name, own in by_problem.items()}
+    left = [name for name in by_problem if not _has(folder / f"{name}.safetensors", layers, keys[name])]
     room = asyncio.Semaphore(concurrency)
     done = len(by_problem) - len(left)
 
@@ -91,7 +94,7 @@ async def collect(
             states = await asyncio.gather(
                 *(_states(engine, each, at, layers) for each, at in zip(by_problem[name], found, strict=True))
             )
-            _write(folder / f"{name}.safetensors", layers, states, found)
+            _write(folder / f"{name}.safetensors", layers, states, found, keys[name])
         done += 1
         if on_problem is not None:
             on_problem(done, len(by_problem))
@@ -149,8 +152,18 @@ async def _states(
     return {layer: scored.hidden[layer][tokens] for layer in layers}
 
 
+def _key(rollouts: Sequence[Rollout], delimiter: str, every: int) -> str:
+    """What the states of a problem depend on, the model and the layers aside."""
+    told = json.dumps([[rollout.prompt, rollout.tokens] for rollout in rollouts] + [delimiter, every])
+    return hashlib.sha256(told.encode()).hexdigest()
+
+
 def _write(
-    file: FilePath, layers: Sequence[int], states: Sequence[Mapping[int, torch.Tensor]], at: Sequence[Sequence[Place]]
+    file: FilePath,
+    layers: Sequence[int],
+    states: Sequence[Mapping[int, torch.Tensor]],
+    at: Sequence[Sequence[Place]],
+    key: str,
 ) -> None:
     import torch
     from safetensors.torch import save
@@ -162,21 +175,21 @@ def _write(
     partial = file.with_suffix(".part")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_bytes(save(tensors, {"rollouts": str(len(at))}))
+        partial.write_bytes(save(tensors, {"key": key}))
         partial.replace(file)
     except OSError as error:
         raise ReasonError(f"cannot write {file}: {error.strerror or error}") from error
 
 
-def _has(file: FilePath, layers: Sequence[int], rollouts: Sequence[Rollout]) -> bool:
-    """Whether a file is there and has these layers of as many rollouts."""
+def _has(file: FilePath, layers: Sequence[int], key: str) -> bool:
+    """Whether a file is there, is of this key and has these layers."""
     from safetensors import SafetensorError, safe_open
 
     if not file.exists():
         return False
     try:
         with safe_open(file, framework="pt") as opened:
-            same = (opened.metadata() or {}).get("rollouts") == str(len(rollouts))
-            return same and {f"layer.{layer}" for layer in layers} <= set(opened.keys())
+            there = set(opened.keys())
+            return (opened.metadata() or {}).get("key") == key and {f"layer.{layer}" for layer in layers} <= there
     except SafetensorError:
         return False
