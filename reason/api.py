@@ -42,6 +42,8 @@ class Solver:
         device, dtype, kv_tokens, quantize, threads: see ``LocalEngine.load``.
         draft: what drafts tokens: "auto", "none", a source ("stand") or several ("goose+stand"). It changes how fast
             tokens come, not which.
+        unsafe_exec: where programs that the model writes cannot be isolated, run them all the same. It holds for the
+            whole process.
 
     Raises:
         UsageError: no such draft source, or one for an engine that is made already.
@@ -59,10 +61,13 @@ class Solver:
         quantize: str | None = None,
         threads: int | None = None,
         draft: str = "auto",
+        unsafe_exec: bool = False,
     ) -> None:
         if engine is not None and model is not None:
             raise UsageError("give a model or an engine, not both")
         check_draft(draft, engine)
+        if unsafe_exec:
+            _allow_unsafe()
         self._owns_engine = engine is None
         self.engine: Engine = engine or _load(
             model, device=device, dtype=dtype, kv_tokens=kv_tokens, quantize=quantize, threads=threads, draft=draft
@@ -102,7 +107,7 @@ class Solver:
             budget=budget or Budget(),
             seed=seed,
             owner=f"{asked.id}#{next(_owners)}",
-            verifiers=find_verifiers(made, verifiers),
+            verifiers=find_verifiers(made, verifiers, model=self.engine.name),
             journal=journal,
             max_thinking_tokens=max_thinking_tokens,
             on_change=on_change,
@@ -214,9 +219,12 @@ async def asolve(
     verifiers: Mapping[str, Verifier | Embedder] | None = None,
     *,
     draft: str = "auto",
+    unsafe_exec: bool = False,
     **strategy_fields: Any,
 ) -> Solution:
     """See ``solve``."""
+    if unsafe_exec:
+        _allow_unsafe()
     as_problem(problem)  # what is cheap to refuse comes before a model is loaded
     find_verifiers(make_strategy(strategy, **for_budget(strategy, strategy_fields, budget)), verifiers)
     check_budget(budget or Budget())
@@ -237,6 +245,7 @@ def solve(
     verifiers: Mapping[str, Verifier | Embedder] | None = None,
     *,
     draft: str = "auto",
+    unsafe_exec: bool = False,
     **strategy_fields: Any,
 ) -> Solution:
     """Solves one problem with one search.
@@ -251,6 +260,7 @@ def solve(
         verifiers: verifiers of your own, by the name that the strategy's ``verifier`` field gives.
         draft: what drafts tokens, see ``Solver``; a model that is loaded with other drafts is loaded again. An engine
             has its own.
+        unsafe_exec: see ``Solver``.
         strategy_fields: the strategy's hyper-parameters (``num_samples=8``).
 
     Raises:
@@ -258,7 +268,8 @@ def solve(
         ModelError: the weights cannot be had.
         EngineError: generation failed.
     """
-    return run_sync(asolve(problem, strategy, model, budget, seed, verifiers, draft=draft, **strategy_fields))
+    options = {"draft": draft, "unsafe_exec": unsafe_exec, **strategy_fields}
+    return run_sync(asolve(problem, strategy, model, budget, seed, verifiers, **options))
 
 
 def as_problem(problem: ProblemLike) -> Problem:
@@ -298,6 +309,12 @@ def check_draft(draft: str, engine: Engine | None = None) -> None:
         from reason.speculate.sources.lookup import Lookup
 
         make_speculator(draft, others={DRAFT_MODEL: lambda name: Lookup()})
+
+
+def _allow_unsafe() -> None:
+    from reason.sandbox import allow_unsafe
+
+    allow_unsafe()
 
 
 def run_sync(work: Coroutine[Any, Any, T]) -> T:

@@ -33,6 +33,17 @@ def fixtures_dir() -> Path:
 
 
 @pytest.fixture(scope="session")
+def isolation() -> None:
+    """Skips where programs cannot be isolated."""
+    from reason.sandbox import SandboxUnavailable, check_sandbox
+
+    try:
+        check_sandbox()
+    except SandboxUnavailable as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
 def one_thread() -> Iterator[None]:
     """Torch computes on one thread: more only get in each other's way in tiny models."""
     import torch

@@ -8,6 +8,7 @@ from typing import Annotated, TypeAlias
 import typer
 
 __all__ = [
+    "Aggregation",
     "AnswerField",
     "AsJson",
     "Data",
@@ -23,11 +24,15 @@ __all__ = [
     "Overwrite",
     "Quantize",
     "QuestionField",
+    "ScoringVerifier",
     "Seed",
     "Settings",
     "Split",
     "StrategyName",
     "Threads",
+    "ThresholdValue",
+    "Tune",
+    "UnsafeExec",
 ]
 
 # -- the model and the machine -----------------------------------------------------------------------------------------
@@ -61,6 +66,23 @@ MaxThinkingTokens: TypeAlias = Annotated[
 ]
 Seed: TypeAlias = Annotated[int, typer.Option(help="Equal seeds give equal answers.")]
 
+# -- solutions that are scored, not found ------------------------------------------------------------------------------
+
+ScoringVerifier: TypeAlias = Annotated[
+    str | None,
+    typer.Option(help="Score solutions that the rows have, e.g. judge, prm:MODEL or recorded.", show_default=False),
+]
+Aggregation: TypeAlias = Annotated[
+    str, typer.Option(help="What makes a sample's score of its steps' with --verifier: last, min, mean, prod.")
+]
+ThresholdValue: TypeAlias = Annotated[
+    float | None,
+    typer.Option("--threshold", help="A step with a score below is wrong.", show_default="0.5 for probabilities"),
+]
+Tune: TypeAlias = Annotated[
+    int, typer.Option(help="Choose the threshold on so many rows, which are left out of the figures.")
+]
+
 # -- the task ----------------------------------------------------------------------------------------------------------
 
 Limit: TypeAlias = Annotated[int | None, typer.Option(help="At most so many problems.", show_default="all")]
@@ -76,6 +98,25 @@ AnswerField: TypeAlias = Annotated[
     str | None, typer.Option(help="The data's field with the reference.", show_default="the task's")
 ]
 Split: TypeAlias = Annotated[str | None, typer.Option(help="Of a hub data set.", show_default=False)]
+
+
+def _permit(given: bool) -> bool:
+    """While the command line is read, so that whatever a command does holds to it."""
+    if given:
+        from reason.sandbox import allow_unsafe
+
+        allow_unsafe()
+    return given
+
+
+UnsafeExec: TypeAlias = Annotated[
+    bool,
+    typer.Option(
+        "--unsafe-exec",
+        callback=_permit,
+        help="Where model-written programs cannot be isolated, run them all the same.",
+    ),
+]
 
 # -- what comes of it --------------------------------------------------------------------------------------------------
 

@@ -17,7 +17,7 @@ from reason.cli import options
 from reason.cli.errors import exit_on_error
 from reason.cli.printing import print_json
 from reason.errors import UsageError
-from reason.types import Budget, Solution
+from reason.types import Budget, Problem, Solution
 
 if TYPE_CHECKING:
     from reason.search.driver import Run
@@ -35,6 +35,14 @@ def solve(
     ] = None,
     file: Annotated[
         Path | None, typer.Option("--file", "-f", help="Read the problem from this file.", show_default=False)
+    ] = None,
+    test: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="'assert f(2) == 3'",
+            help="Ask for a Python function, and this is a test of it, for --set verifier=public-tests and the like.",
+            show_default=False,
+        ),
     ] = None,
     strategy: options.StrategyName = "best-of-n",
     setting: options.Settings = None,
@@ -61,6 +69,7 @@ def solve(
     kv_tokens: options.KvTokens = None,
     threads: options.Threads = None,
     draft: options.Draft = "auto",
+    unsafe_exec: options.UnsafeExec = False,
     live: Annotated[bool, typer.Option("--live", help="Show the tree growing.")] = False,
     as_json: options.AsJson = False,
 ) -> None:
@@ -69,6 +78,11 @@ def solve(
     Ctrl-C ends the search and prints the best answer so far.
     """
     text = read_problem(problem, file)
+    asked: str | Problem = text
+    if test:
+        from reason.tasks.code import code_problem
+
+        asked = code_problem(text, test)
     from reason.api import Solver
     from reason.search.driver import check_budget
     from reason.search.measuring import find_verifiers
@@ -84,7 +98,7 @@ def solve(
     ) as solver:
         start = functools.partial(
             solver.start,
-            text,
+            asked,
             strategy,
             budget=budget,
             seed=seed,

@@ -170,7 +170,7 @@ def find() -> Backend:
         raise SandboxUnavailable(
             f"programs can be isolated on Linux on {' and '.join(MACHINES)}, not on {sys.platform} on "
             f"{platform.machine()}. Use a virtual machine or a container there, or run without isolation: "
-            "Sandbox(unsafe=True)."
+            "--unsafe-exec, unsafe_exec=True, or Sandbox(unsafe=True)."
         )
     reasons = []
     program = shutil.which("bwrap")
@@ -186,7 +186,7 @@ def find() -> Backend:
         "(sysctl user.max_user_namespaces above 0; kernel.unprivileged_userns_clone=1 on old Debian; "
         "kernel.apparmor_restrict_unprivileged_userns=0 on Ubuntu; in Docker, --security-opt seccomp=unconfined "
         "--security-opt apparmor=unconfined --security-opt systempaths=unconfined). Without isolation: "
-        "Sandbox(unsafe=True)."
+        "--unsafe-exec, unsafe_exec=True, or Sandbox(unsafe=True)."
     )
 
 

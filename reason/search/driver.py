@@ -439,6 +439,7 @@ class Run:
             "max_in_flight": self._max_in_flight,
             "step_delimiter": problem.step_delimiter,
             "closing": problem.closing,
+            **({"tests": problem.tests, "setup": problem.setup} if problem.tests else {}),
             "verifiers": {name: describe(verifier) for name, verifier in self._verifiers.items()},
             "prompt": prompt,
         }

@@ -21,20 +21,26 @@ __all__ = ["checked_scores", "find_verifiers", "packed", "trajectories", "vector
 
 
 def find_verifiers(
-    strategy: Strategy, given: Mapping[str, Verifier | Embedder] | None = None
+    strategy: Strategy, given: Mapping[str, Verifier | Embedder] | None = None, *, model: str | None = None
 ) -> dict[str, Verifier | Embedder]:
     """The verifiers and embedders that a strategy may ask for, the caller's first.
+
+    Args:
+        model: the policy's name, which says what "auto" is; None where it is not known yet.
 
     Raises:
         UnknownName, UsageError: there is no such verifier, or the strategy cannot use its scores.
     """
     if not strategy.measures:
         return {}
-    from reason.verifiers import make_measure
+    from reason.verifiers import DEFAULT_VERIFIER, default_verifier, make_measure
     from reason.verifiers.aggregate import check_aggregation
 
     given = given or {}
-    found = {name: given[name] if name in given else make_measure(name) for name in strategy.measures}
+    found: dict[str, Verifier | Embedder] = {}
+    for name in strategy.measures:
+        meant = default_verifier(model) if name == DEFAULT_VERIFIER and name not in given else name
+        found[name] = given[meant] if meant in given else make_measure(meant)
     at: Any = strategy
     while at is not None:
         if (aggregation := getattr(at, "aggregation", "none")) != "none":

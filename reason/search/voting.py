@@ -27,7 +27,9 @@ def vote(tree: Tree, select: Selection = "majority", leaves: Iterable[Node] | No
     """The answer of the tree's finished leaves, or some of them; scores are the leaves' ``score`` notes.
 
     ``confidence`` is the winner's share of all weight, abstentions included; for "best" its share of the leaves. The
-    text is the winner's best-scored solution or, without scores, its shortest that was not cut off.
+    text is the winner's best-scored solution or, without scores, its shortest that was not cut off. The answer is as
+    the winner's first leaf wrote it; for "best" as its best leaf did, because programs that behave alike as far as was
+    tried need not be the same.
     """
     leaves = tree.finished() if leaves is None else list(leaves)
     voters: dict[int, list[Node]] = {}
@@ -52,7 +54,9 @@ def vote(tree: Tree, select: Selection = "majority", leaves: Iterable[Node] | No
         else:
             winners, share = _weighted(list(voters.values()))
             share *= sum(map(len, voters.values())) / len(leaves)
-    return Answer(answer=winners[0].answer, text=tree.text(_spokesman(winners, by_score).id), confidence=share)
+    spokesman = _spokesman(winners, by_score)
+    answer = spokesman.answer if by_score and select == "best" else winners[0].answer
+    return Answer(answer=answer, text=tree.text(spokesman.id), confidence=share)
 
 
 def _weighted(voters: Sequence[Sequence[Node]]) -> tuple[Sequence[Node], float]:

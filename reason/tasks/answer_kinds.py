@@ -16,8 +16,8 @@ from reason.tasks.equivalence import equivalent
 from reason.tasks.normal_form import normal_form, number
 from reason.tasks.prompts import CHOICE as CHOICE_PROMPT
 from reason.tasks.prompts import MATH, Prompt
-from reason.tasks.task import Check, Example, Mark, by_equivalence
-from reason.types import Extract
+from reason.tasks.task import Check, Example, Mark, Part, by_equivalence
+from reason.types import CLOSING, Extract
 
 __all__ = ["ANSWER_LIST", "CHOICE", "LATEX", "NUMBER", "AnswerKind", "BadRow", "Fields", "Question", "Row", "value_of"]
 
@@ -44,6 +44,9 @@ class Question(NamedTuple):
     equivalent: Callable[[str, str], bool] | None = None
     question: str | None = None  # the bare one, where ``text`` has more
     passages: tuple[str, ...] = ()
+    tests: tuple[str, ...] = ()
+    entry_point: str | None = None
+    setup: str = ""
 
 
 def _every(row: Row) -> bool:
@@ -60,7 +63,9 @@ class AnswerKind:
         read: makes the question of a row; raises ``BadRow``.
         check: decides whether an answer is right.
         keep: whether a row is a problem of the task at all.
-        marks: see ``Task``.
+        marks, part: see ``Task``.
+        closing: see ``Problem``.
+        runs_programs: see ``Task``.
     """
 
     name: str
@@ -69,6 +74,9 @@ class AnswerKind:
     check: Check = by_equivalence
     keep: Callable[[Row], bool] = _every
     marks: Mapping[str, Mark] = field(default_factory=dict)
+    part: Part | None = None
+    closing: str = CLOSING
+    runs_programs: bool = False
 
 
 def value_of(row: Row, names: Sequence[str]) -> Any:

@@ -20,6 +20,7 @@ from typing import NamedTuple
 from reason.tasks.answer_kinds import AnswerKind, BadRow, Fields, Question, Row, value_of
 from reason.tasks.answers import after_thinking, boxed
 from reason.tasks.prompts import GAME24 as GAME24_PROMPT
+from reason.tasks.syntax import parse_expression
 from reason.tasks.task import Example
 
 __all__ = ["GAME24", "Arithmetic", "SameExpression", "evaluate", "extract_expression", "plain_expression", "solves"]
@@ -115,7 +116,7 @@ def evaluate(expression: str) -> Arithmetic | None:
     if not re.fullmatch(rf"[\d+\-*/() ]{{1,{MAX_EXPRESSION}}}", expression, re.ASCII):
         return None
     try:
-        value, numbers = _evaluate(ast.parse(expression.strip(), mode="eval").body)
+        value, numbers = _evaluate(parse_expression(expression.strip()))
     except (SyntaxError, ValueError, ZeroDivisionError, MemoryError, RecursionError):
         return None
     return Arithmetic(value, tuple(sorted(numbers)))
@@ -153,7 +154,7 @@ def canonical(expression: str) -> str:
     """An expression as sums and products of sorted parts; what cannot be read is left as it is."""
     if evaluate(expression) is None:
         return expression
-    return _canonical(ast.parse(expression.strip(), mode="eval").body)
+    return _canonical(parse_expression(expression.strip()))
 
 
 def _canonical(node: ast.expr) -> str:

@@ -13,8 +13,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from reason.errors import DataNotFound, UnknownName, UsageError
-from reason.tasks.answer_kinds import CHOICE, LATEX, AnswerKind, BadRow, Fields
+from reason.tasks.answer_kinds import CHOICE, LATEX, AnswerKind, BadRow, Fields, Row
 from reason.tasks.generated import DEFAULT_SIZE, GENERATED, PREFIX, generate
+from reason.tasks.process import PROCESSBENCH, has_steps
 from reason.tasks.registry import TASKS, TaskEntry
 from reason.tasks.rows import ENDINGS, Rows, Sourced, find_file, read_file, read_hub
 from reason.tasks.task import Example, Task
@@ -90,8 +91,14 @@ def load_task(
     else:
         known = [*TASKS, "FILE.jsonl", f"{HUB_PREFIX}OWNER/NAME", f"{PREFIX}NAME"]
         raise UnknownName("task", name, known)
-    kind = CHOICE if isinstance(rows.rows[0].row.get("choices"), list) else LATEX
-    return _task(name, kind, rows, fields, few_shot, limit, offset)
+    return _task(name, _kind(rows.rows[0].row), rows, fields, few_shot, limit, offset)
+
+
+def _kind(row: Row) -> AnswerKind:
+    """What rows like this one hold."""
+    if has_steps(row):
+        return PROCESSBENCH
+    return CHOICE if isinstance(row.get("choices"), list) else LATEX
 
 
 # --- finding --------------------------------------------------------------------------------------------------------
@@ -168,6 +175,8 @@ def _task(
         licence="not known",
         check=kind.check,
         marks=kind.marks,
+        part=kind.part,
+        runs_programs=kind.runs_programs,
     )
 
 
@@ -181,13 +190,17 @@ def _example(sourced: Sourced, problem_id: str, kind: AnswerKind, fields: Fields
         id=problem_id,
         extract=question.extract,
         equivalent=question.equivalent,
+        closing=kind.closing,
         question=question.question,
         passages=question.passages,
+        tests=question.tests,
+        entry_point=question.entry_point,
+        setup=question.setup,
     )
     return Example(problem=problem, reference=question.reference, row=sourced.row)
 
 
-_ID_FIELDS = ("id", "unique_id", "ID")
+_ID_FIELDS = ("id", "unique_id", "ID", "task_id")
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
 _LONGEST_ID = 100
 

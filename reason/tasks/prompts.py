@@ -9,9 +9,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from reason.types import Message
+from reason.types import Message, Problem
 
-__all__ = ["BOXED_INSTRUCTION", "CHOICE", "GAME24", "MATH", "QA", "Prompt", "Worked", "math_messages"]
+__all__ = [
+    "BOXED_INSTRUCTION",
+    "CHOICE",
+    "GAME24",
+    "MATH",
+    "QA",
+    "Prompt",
+    "Worked",
+    "math_messages",
+    "problem_messages",
+    "problem_text",
+]
 
 BOXED_INSTRUCTION = "Please reason step by step, and put your final answer within \\boxed{}."
 """The wording that the model cards of Qwen2.5-Math and DeepSeek-R1 ask for."""
@@ -23,6 +34,16 @@ def math_messages(problem: str) -> tuple[Message, ...]:
     This is the "qwen-boxed" prompt of the Qwen2.5-Math evaluation (https://github.com/QwenLM/Qwen2.5-Math).
     """
     return (Message(role="user", content=f"{problem.strip()}\n{BOXED_INSTRUCTION}"),)
+
+
+def problem_messages(problem: Problem) -> tuple[Message, ...]:
+    """A problem as it is asked by itself."""
+    return math_messages(problem.content) if isinstance(problem.content, str) else problem.content
+
+
+def problem_text(problem: Problem) -> str:
+    """A problem's text, without worked examples before it."""
+    return problem.content if isinstance(problem.content, str) else problem.content[-1]["content"]
 
 
 class Worked(NamedTuple):

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from typing import TypedDict
 
 from reason.tasks.answer_kinds import ANSWER_LIST, CHOICE, LATEX, NUMBER, AnswerKind, Fields
+from reason.tasks.code import HUMANEVAL, MBPP, MBPP_PLUS
 from reason.tasks.game24 import GAME24
+from reason.tasks.process import PROCESSBENCH
 from reason.tasks.qa import QA
 
 __all__ = ["TASKS", "TaskEntry", "TaskSummary", "describe_tasks"]
@@ -159,6 +161,68 @@ TASKS: dict[str, TaskEntry] = {
         hub="framolfese/2WikiMultihopQA",
         split="validation",
         rows=12576,
+        licence="Apache-2.0",
+    ),
+    "processbench-gsm8k": TaskEntry(
+        summary="the first wrong step of a solution to a problem of GSM8K (Zheng et al. 2024)",
+        kind=PROCESSBENCH,
+        file="process/processbench_gsm8k",
+        hub="Qwen/ProcessBench",
+        split="gsm8k",
+        rows=400,
+        licence="Apache-2.0",
+    ),
+    "processbench-math": TaskEntry(
+        summary="the first wrong step of a solution to a problem of MATH (Zheng et al. 2024)",
+        kind=PROCESSBENCH,
+        file="process/processbench_math",
+        hub="Qwen/ProcessBench",
+        split="math",
+        rows=1000,
+        licence="Apache-2.0",
+    ),
+    "processbench-olympiadbench": TaskEntry(
+        summary="the first wrong step of a solution to a problem of OlympiadBench (Zheng et al. 2024)",
+        kind=PROCESSBENCH,
+        file="process/processbench_olympiadbench",
+        hub="Qwen/ProcessBench",
+        split="olympiadbench",
+        rows=1000,
+        licence="Apache-2.0",
+    ),
+    "processbench-omnimath": TaskEntry(
+        summary="the first wrong step of a solution to a problem of Omni-MATH (Zheng et al. 2024)",
+        kind=PROCESSBENCH,
+        file="process/processbench_omnimath",
+        hub="Qwen/ProcessBench",
+        split="omnimath",
+        rows=1000,
+        licence="Apache-2.0",
+    ),
+    "humaneval": TaskEntry(
+        summary="functions to be written from their docstrings (Chen et al. 2021); answers are run in a sandbox",
+        kind=HUMANEVAL,
+        file="code/humaneval",
+        hub="openai/openai_humaneval",
+        rows=164,
+        licence="MIT",
+    ),
+    "mbpp": TaskEntry(
+        summary="basic Python functions (Austin et al. 2021), the sanitized part; answers are run in a sandbox",
+        kind=MBPP,
+        file="code/mbpp_sanitized",
+        hub="google-research-datasets/mbpp",
+        config="sanitized",
+        split="train+test+validation+prompt",
+        rows=427,
+        licence="CC-BY-4.0",
+    ),
+    "mbpp-plus": TaskEntry(
+        summary="MBPP with more tests (EvalPlus, Liu et al. 2023); answers are run in a sandbox",
+        kind=MBPP_PLUS,
+        file="code/mbpp_plus",
+        hub="evalplus/mbppplus",
+        rows=378,
         licence="Apache-2.0",
     ),
 }

@@ -10,7 +10,7 @@ from reason.tasks.equivalence import equivalent
 from reason.tasks.prompts import Prompt
 from reason.types import Problem
 
-__all__ = ["Check", "Example", "Mark", "Task", "by_equivalence"]
+__all__ = ["Check", "Example", "Mark", "Part", "Task", "by_equivalence"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +33,9 @@ Check = Callable[[Example, str], bool]
 
 Mark = Callable[[Example, str], float]
 """How good an answer is, from 0 to 1. Blocks."""
+
+Part = Callable[[Example], str]
+"""Which part of a task a problem belongs to."""
 
 
 def by_equivalence(example: Example, answer: str) -> bool:
@@ -58,6 +61,8 @@ class Task:
         licence: the data's.
         check: what decides whether an answer is right.
         marks: what else reports give for answers, by name.
+        part: which part of the task a problem belongs to, where reports are to tell parts apart.
+        runs_programs: answers are programs, which grading runs: it needs a sandbox.
     """
 
     name: str
@@ -72,6 +77,8 @@ class Task:
     licence: str
     check: Check = field(default=by_equivalence, repr=False)
     marks: Mapping[str, Mark] = field(default_factory=dict, repr=False)
+    part: Part | None = field(default=None, repr=False)
+    runs_programs: bool = False
 
     def __len__(self) -> int:
         return len(self.examples)
@@ -80,7 +87,7 @@ class Task:
         """Whether ``answer`` is right; None is wrong. Blocks: not for an event loop's thread.
 
         Raises:
-            ReasonError: math-verify is needed and cannot be started.
+            ReasonError: what is needed (math-verify, a sandbox) cannot be started.
         """
         return answer is not None and self.check(example, answer)
 

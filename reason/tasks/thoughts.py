@@ -21,7 +21,7 @@ from typing import Literal, Protocol, TypeAlias
 from reason.errors import UsageError
 from reason.tasks.answers import after_thinking
 from reason.tasks.game24 import SameExpression
-from reason.tasks.prompts import Prompt, Worked, math_messages
+from reason.tasks.prompts import Prompt, Worked, problem_messages, problem_text
 from reason.types import Message, Problem
 
 __all__ = ["VALUES", "Messages", "PromptSet", "ThoughtPrompts", "read_value", "thought_prompts"]
@@ -85,16 +85,6 @@ def _lines(text: str) -> list[str]:
     return [line for line in lines if line and not line.endswith(":")]
 
 
-def _asked(problem: Problem) -> Messages:
-    """The problem as it is asked by itself."""
-    return math_messages(problem.content) if isinstance(problem.content, str) else problem.content
-
-
-def _text(problem: Problem) -> str:
-    """The problem's text, without worked examples before it."""
-    return problem.content if isinstance(problem.content, str) else problem.content[-1]["content"]
-
-
 def _user(text: str) -> Messages:
     return (Message(role="user", content=text),)
 
@@ -130,17 +120,17 @@ class _General:
         return self._about(problem, thoughts, _VALUE)
 
     def conclude(self, problem: Problem, thoughts: Sequence[str]) -> Messages:
-        *before, last = _asked(problem)
+        *before, last = problem_messages(problem)
         if not thoughts:
             return (*before, last)
         text = f"{last['content']}\n\n{_steps(thoughts)}\n\nGo on from these steps, to the final answer."
         return (*before, Message(role=last["role"], content=text))
 
     def judge(self, problem: Problem, solution: str, answer: str | None) -> Messages:
-        return _user(f"Problem:\n{_text(problem)}\n\nA solution:\n{solution.strip()}\n\n{_JUDGE}")
+        return _user(f"Problem:\n{problem_text(problem)}\n\nA solution:\n{solution.strip()}\n\n{_JUDGE}")
 
     def _about(self, problem: Problem, thoughts: Sequence[str], request: str) -> Messages:
-        return _user(f"Problem:\n{_text(problem)}\n\n{_steps(thoughts)}\n\n{request}")
+        return _user(f"Problem:\n{problem_text(problem)}\n\n{_steps(thoughts)}\n\n{request}")
 
 
 def _steps(thoughts: Sequence[str]) -> str:
@@ -271,7 +261,7 @@ class _Game24:
 
     def conclude(self, problem: Problem, thoughts: Sequence[str]) -> Messages:
         if not thoughts:
-            return _asked(problem)
+            return problem_messages(problem)
         return _filled(_CONCLUDE_24, "\n".join([f"Numbers: {_numbers(problem)}", "Steps:", *thoughts]))
 
     def judge(self, problem: Problem, solution: str, answer: str | None) -> Messages:
@@ -298,10 +288,10 @@ def _numbers(problem: Problem) -> str:
     """
     if isinstance(problem.equivalent, SameExpression):
         return " ".join(map(str, problem.equivalent.numbers))
-    found = _FOUR.search(_text(problem))
+    found = _FOUR.search(problem_text(problem))
     if found is None:
         raise UsageError(
-            f"the game24 prompts want a problem with four whole numbers in a row, got {_text(problem)!r:.80}"
+            f"the game24 prompts want a problem with four whole numbers in a row, got {problem_text(problem)!r:.80}"
         )
     return " ".join(found[0].replace(",", " ").split())
 

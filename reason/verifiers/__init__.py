@@ -11,16 +11,18 @@ from reason.fields import check_types, hints, parse
 from reason.types import Embedder, Verifier
 from reason.verifiers.aggregate import AGGREGATIONS, aggregate, check_aggregation
 from reason.verifiers.agreement import Agreement
+from reason.verifiers.codet import CodeT
 from reason.verifiers.confidence import Confidence
 from reason.verifiers.embeddings import DEFAULT_EMBEDDER, EMBEDDERS
 from reason.verifiers.ensemble import Ensemble
 from reason.verifiers.entropy import Entropy
 from reason.verifiers.judge import Judge
 from reason.verifiers.logprob import LogProb
+from reason.verifiers.public_tests import PublicTests
 from reason.verifiers.reward_model import ProcessRewardModel
 from reason.verifiers.self_certainty import SelfCertainty
 from reason.verifiers.span_logprob import SpanLogProb
-from reason.verifiers.value_head import HeadVerifier
+from reason.verifiers.value_head import HeadVerifier, find_shipped
 from reason.verifiers.value_prompt import ValuePrompt
 
 __all__ = [
@@ -32,6 +34,7 @@ __all__ = [
     "VERIFIERS_OF",
     "aggregate",
     "check_aggregation",
+    "default_verifier",
     "make_embedder",
     "make_measure",
     "make_verifier",
@@ -39,11 +42,13 @@ __all__ = [
 
 VERIFIERS: dict[str, type[Any]] = {
     "agreement": Agreement,
+    "codet": CodeT,
     "confidence": Confidence,
     "entropy": Entropy,
     "head": HeadVerifier,
     "judge": Judge,
     "logprob": LogProb,
+    "public-tests": PublicTests,
     "self-certainty": SelfCertainty,
     "span-logprob": SpanLogProb,
     "value-prompt": ValuePrompt,
@@ -52,7 +57,14 @@ VERIFIERS: dict[str, type[Any]] = {
 VERIFIERS_OF: dict[str, type[Any]] = {"ensemble": Ensemble, "prm": ProcessRewardModel}
 """Those that are nothing without their first field, which is written without its name: ``prm:MODEL``."""
 
-DEFAULT_VERIFIER = "self-certainty"
+DEFAULT_VERIFIER = "auto"
+"""What strategies measure with unless told otherwise: what ``default_verifier`` says of the model."""
+
+
+def default_verifier(model: str | None) -> str:
+    """The name of the verifier that needs nothing but the model: the value head that comes with the package for it,
+    else self-certainty."""
+    return "head" if model is not None and find_shipped(model) is not None else "self-certainty"
 
 
 def make_verifier(name: str | Verifier, /, **fields: Any) -> Verifier:

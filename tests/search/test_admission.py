@@ -267,7 +267,7 @@ class Wordy:
 def test_what_a_verifier_writes_is_spent(make_run: MakeRun, tmp_path: Path) -> None:
     async def whole(**limits: int) -> list[Any]:
         engine = ScriptedEngine(["x" * 39 + "\n\n"])
-        options: dict[str, Any] = {"verifiers": {"self-certainty": Wordy()}, "budget": Budget(**limits)}
+        options: dict[str, Any] = {"verifiers": {"auto": Wordy()}, "budget": Budget(**limits)}
         found = []
         for _ in range(2):  # the second time from the trace
             run = make_run(engine, Beam(width=2, beam_width=2), journal=tmp_path / f"{limits}.jsonl", **options)

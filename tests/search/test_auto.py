@@ -68,7 +68,7 @@ def test_it_is_what_it_chose(tmp_path: Path) -> None:
     assert isinstance(large, Auto)
     assert small.inner == BestOfN(num_samples=3, temperature=0.5)
     assert large.inner == Beam(width=8, max_tokens=99)
-    assert large.measures == ("self-certainty",)
+    assert large.measures == ("auto",)
     assert small.measures == ()
 
 

@@ -126,7 +126,7 @@ def test_strategies_are_shown_no_reference_answer(solve: Solve) -> None:
     def names(kind: type[Any]) -> set[str]:
         return {f.name for f in dataclasses.fields(kind)}
 
-    told = {"content", "question", "passages"}
+    told = {"content", "question", "passages", "tests", "entry_point", "setup"}  # tests are those that are public
     assert names(Problem) == told | {"id", "extract", "equivalent", "step_delimiter", "closing"}
     assert set(Tree.__slots__) == {"problem", "seed", "thinking", "nodes", "measuring", "_children", "_changed"}
     assert names(Node) == {
@@ -144,6 +144,7 @@ def test_strategies_are_shown_no_reference_answer(solve: Solve) -> None:
             "open_ended",
             "thinking",
             "scores",
+            "feedback",
             "embeddings",
             "notes",
             "finish_reason",

@@ -20,7 +20,7 @@ from reason.types import Engine, Problem, Trajectory
 if TYPE_CHECKING:
     from tests.search.conftest import MakeRun
 
-VERIFIER = "self-certainty"
+VERIFIER = "auto"
 
 
 @dataclass(frozen=True)

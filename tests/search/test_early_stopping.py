@@ -25,7 +25,7 @@ from reason.types import Budget, Engine, Problem, Trajectory
 if TYPE_CHECKING:
     from tests.search.conftest import MakeRun, Solve, WatchedEngine
 
-VERIFIER = "self-certainty"
+VERIFIER = "auto"
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from reason.types import Engine, Problem, Trajectory
 if TYPE_CHECKING:
     from tests.search.conftest import MakeRun
 
-VERIFIER, EMBEDDER = "self-certainty", "hidden"
+VERIFIER, EMBEDDER = "auto", "hidden"
 PROMPT = (1, 2, 3)
 
 

@@ -21,7 +21,7 @@ from reason.types import Budget, Engine, Problem, Trajectory
 if TYPE_CHECKING:
     from tests.search.conftest import MakeRun
 
-VERIFIER = "self-certainty"
+VERIFIER = "auto"
 NO_LIMITS = Budget()
 Plan = Mapping[str, Sequence[str]]
 Play = Callable[..., Any]  # a solution and its tree

@@ -26,7 +26,7 @@ from reason.types import Budget, Completion, Engine, Problem, Request, Review, S
 if TYPE_CHECKING:
     from tests.search.conftest import MakeRun, Solve, WatchedEngine
 
-VERIFIER = "self-certainty"
+VERIFIER = "auto"
 
 
 def box(answer: object, words: str = "so") -> str:
@@ -140,7 +140,7 @@ def test_a_failure_behind_the_head_does_not_replace_the_best_answer(solve: Solve
 @pytest.mark.parametrize(
     ("changed", "difference"),
     [
-        ({"verifiers": {VERIFIER: Length(scale=2.0)}}, r"verifiers\.self-certainty\.scale: 1\.0 there, 2\.0 here"),
+        ({"verifiers": {VERIFIER: Length(scale=2.0)}}, r"verifiers\.auto\.scale: 1\.0 there, 2\.0 here"),
         (
             {"problem": Problem(content="What?", equivalent=same, step_delimiter="\n")},
             r'step_delimiter: "\\n\\n" there, "\\n" here',

@@ -57,6 +57,13 @@ def test_answers_are_counted_by_class_and_shown_as_the_first_wrote_them() -> Non
     assert said(tree, "majority") == (" 1", 0.75)
 
 
+def test_the_best_answers_in_its_own_words() -> None:
+    tree = tree_of(("1", 0.2), (" 1", 0.9), ("2", 0.5))
+    assert said(tree, "best") == (" 1", pytest.approx(2 / 3))
+    assert vote(tree, "best").text == "2: 1"
+    assert said(tree, "weighted")[0] == "1"
+
+
 @pytest.mark.parametrize("select", ["majority", "weighted", "best"])
 def test_ties_go_to_the_first_asked(select: Selection) -> None:
     assert said(tree_of(("b", 0.5), ("a", 0.5), ("a", 0.25), ("b", 0.25)), select)[0] == "b"

@@ -18,6 +18,7 @@ GRADED: dict[str, list[tuple[list[str], list[str]]]] = {
         ([r"\boxed{4}", r"\boxed{\text{4 people}}"], [r"\boxed{16}", ""]),
         (["#### 71", r"\boxed{\$71}"], ["#### 7.1", r"\boxed{-71}"]),
     ],
+    "gsm8k-train": [([r"\boxed{72}"], ["48"]), (["He ends with 16 pounds."], [r"\boxed{8}"]), ([r"\boxed{5.0}"], [""])],
     "math500": [
         ([r"\boxed{6+9i}", r"\boxed{9i + 6}"], [r"\boxed{6-9i}"]),
         ([r"\boxed{1}", r"\boxed{\frac{2}{2}}"], [r"\boxed{2}"]),
@@ -60,6 +61,74 @@ GRADED: dict[str, list[tuple[list[str], list[str]]]] = {
         (["The answer is **Fomboni**."], [r"\boxed{Moroni}", ""]),
         ([r"\boxed{Mart van Duren}"], [r"\boxed{Madeleine Simms}"]),
     ],
+    "humaneval": [
+        (
+            [
+                "Here:\n```python\ndef truncate_number(number):\n    return number % 1.0\n```\nIt takes the rest.",
+                "    return number - int(number)\n",
+            ],
+            ["```python\ndef truncate_number(number):\n    return int(number)\n```", "    pass\n", "no"],
+        ),
+        (
+            [  # the test calls poly, which the prompt defines
+                "```python\ndef find_zero(xs):\n    low, high = -1e6, 1e6\n    for _ in range(200):\n"
+                "        middle = (low + high) / 2\n        if poly(xs, low) * poly(xs, middle) <= 0:\n"
+                "            high = middle\n        else:\n            low = middle\n    return low\n```"
+            ],
+            ["```python\ndef poly(xs, x):\n    return 0.0\n\ndef find_zero(xs):\n    return 1.0\n```"],
+        ),
+        (
+            ["```\ndef iscube(a):\n    return round(abs(a) ** (1 / 3)) ** 3 == abs(a)\n```"],
+            ["```python\ndef iscube(a):\n    return True\n```", "```python\nimport os\nos._exit(0)\n```"],
+        ),
+    ],
+    "mbpp": [
+        (
+            ["```python\ndef square_nums(nums):\n    return [n * n for n in nums]\n```"],
+            ["```python\ndef square_nums(nums):\n    return [1, 4, 9, 16, 25, 36, 49, 64, 81, 100]\n```"],
+        ),
+        (
+            ["def find_Rotations(s):\n    return (s + s).find(s, 1)\n\nThat is all."],
+            ["def find_Rotations(s):\n    return 1\n", "```python\ndef find_rotations(s):\n    return 1\n```"],
+        ),
+        (
+            ["```python\nfrom math import pi\ndef volume_sphere(r):\n    return 4 / 3 * pi * r**3\n```"],
+            ["```python\ndef volume_sphere(r):\n    return 4 * r**3\n```"],
+        ),
+    ],
+    "mbpp-plus": [
+        (
+            ["```python\ndef similar_elements(a, b):\n    return tuple(x for x in set(b) if x in a)\n```"],
+            ["```python\ndef similar_elements(a, b):\n    return tuple(x for x in set(b) if x in a)[:4]\n```"],
+        ),
+        (
+            ["```python\ndef find_Rotations(s):\n    return (s + s).find(s, 1)\n```"],
+            ["```python\ndef find_Rotations(s):\n    return len(set(s))\n```"],  # right on the public tests
+        ),
+        (
+            ["```python\ndef check_str(s):\n    return s[:1].lower() in tuple('aeiou')\n```"],
+            ["```python\ndef check_str(s):\n    return s[0] in 'aeE'\n```"],
+        ),
+    ],
+    "processbench-gsm8k": [
+        ([r"\boxed{0}", r"Paragraph 1 follows. \boxed{Paragraph 0}"], [r"\boxed{-1}", r"\boxed{none}", "Paragraph 0"]),
+        ([r"\boxed{1}", "The answer is 1."], [r"\boxed{0}", r"\boxed{10}"]),
+        (
+            [r"\boxed{-1}", r"\boxed{−1}", "Both are right.\n\n-1", "It is paragraph -1."],
+            [r"\boxed{1}", "All of it is right, all 7."],
+        ),
+    ],
+    "processbench-math": [([r"\boxed{0}"], ["1"]), ([r"\boxed{1}"], [r"\boxed{2}"]), ([r"\boxed{-1}"], [r"\boxed{0}"])],
+    "processbench-olympiadbench": [
+        ([r"\boxed{0}"], [""]),
+        ([r"\boxed{1}"], [r"\boxed{2}"]),
+        ([r"\boxed{-1}"], [r"\boxed{3}"]),
+    ],
+    "processbench-omnimath": [
+        ([r"\boxed{2}"], [r"\boxed{1}"]),
+        ([r"\boxed{0}"], [r"\boxed{2}"]),
+        ([r"\boxed{-1}"], [r"\boxed{5}"]),
+    ],
 }
 
 
@@ -69,8 +138,10 @@ def folder(fixtures_dir: Path) -> Path:
 
 
 @pytest.mark.parametrize("name", TASKS)
-def test_grades(folder: Path, name: str) -> None:
+def test_grades(folder: Path, name: str, request: pytest.FixtureRequest) -> None:
     task = load_task(name, data=folder)
+    if task.runs_programs:
+        request.getfixturevalue("isolation")
     assert len(task) == len(GRADED[name]) == 3
     for example, (right, wrong) in zip(task.examples, GRADED[name], strict=True):
         extract = example.problem.extract or extract_answer
@@ -86,7 +157,7 @@ def test_asks(folder: Path, name: str) -> None:
         assert isinstance(one.problem.content, tuple)
         (turn,) = one.problem.content
         assert turn["role"] == "user"
-        assert "\\boxed{}" in turn["content"]
+        assert ("```python" if plain.runs_programs else "\\boxed{}") in turn["content"]
         assert len(other.problem.content) == 9
         assert other.problem.content[-1] == turn
         assert other.problem.id == one.problem.id

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from itertools import permutations
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,22 @@ import pytest
 from reason.tasks import TASKS, extract_answer, load_task
 from reason.tasks.game24 import extract_expression
 
+PROGRAMS = {"humaneval", "mbpp", "mbpp-plus"}
 
-@pytest.mark.parametrize("name", sorted(TASKS.keys() - {"game24"}))
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("name", sorted(PROGRAMS))
+def test_every_solution_passes_its_tests(data_dir: Path, isolation: None, name: str) -> None:
+    task = load_task(name, data=data_dir)
+    assert 0 < len(task) <= TASKS[name].rows
+    extracted = [example.problem.extract(f"```python\n{example.reference}```") for example in task.examples]  # type: ignore[misc]
+    with ThreadPoolExecutor(4) as pool:
+        right = list(pool.map(task.grade, task.examples, extracted))
+    assert [example.problem.id for example, passed in zip(task.examples, right, strict=True) if not passed] == []
+
+
+@pytest.mark.parametrize("name", sorted(TASKS.keys() - {"game24"} - PROGRAMS))
 def test_every_reference_grades_itself_right(data_dir: Path, name: str) -> None:
     task = load_task(name, data=data_dir)
     assert 0 < len(task) <= TASKS[name].rows + 1  # OlympiadBench is one row longer outside the hub

@@ -11,7 +11,7 @@ import pytest
 from reason.engine.scripted import ScriptedEngine
 from reason.errors import UnknownName, UsageError
 from reason.types import Verifier
-from reason.verifiers import DEFAULT_VERIFIER, VERIFIERS, make_verifier
+from reason.verifiers import VERIFIERS, default_verifier, make_verifier
 from reason.verifiers.confidence import Confidence
 from reason.verifiers.judge import Judge
 
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from tests.verifiers.conftest import MakeTrajectory, Play
 
 RECORDED = ("confidence", "entropy", "logprob", "self-certainty")
+OF_PROGRAMS = {"codet", "public-tests"}
+OF_MODELS = {"head"}  # nothing to a scripted engine
 LINES = ("3 * 4 = 12\n", "3 * 4 = 12\nso 12\n", "3 * 4 = 34\nno idea\n")
 
 
@@ -39,7 +41,7 @@ def test_each_is_a_verifier_of_its_name(name: str) -> None:
 
 
 def test_the_default_exists() -> None:
-    assert DEFAULT_VERIFIER in VERIFIERS
+    assert default_verifier(None) in VERIFIERS
 
 
 def test_fields_by_name_and_as_text() -> None:
@@ -76,7 +78,7 @@ def test_mistakes(name: Any, fields: dict[str, Any], error: type[UsageError], me
         make_verifier(name, **fields)
 
 
-@pytest.mark.parametrize("name", sorted(set(VERIFIERS) - {"agreement", "value-prompt"}))
+@pytest.mark.parametrize("name", sorted(set(VERIFIERS) - {"agreement", "value-prompt"} - OF_PROGRAMS - OF_MODELS))
 async def test_scores_do_not_depend_on_the_batch(name: str, play: Play) -> None:
     verifier, engine = make_verifier(name), ScriptedEngine(["x"], logprob=noise)
     paths = [await play(engine, verifier, text) for text in LINES]
@@ -103,7 +105,7 @@ async def test_an_empty_step_is_judged_by_the_one_before(
     assert nothing == none == 0.0
 
 
-@pytest.mark.parametrize("name", VERIFIERS)
+@pytest.mark.parametrize("name", sorted(set(VERIFIERS) - OF_PROGRAMS - OF_MODELS))
 async def test_empty_paths_have_a_finite_score(name: str, make_trajectory: MakeTrajectory) -> None:
     engine = ScriptedEngine(["x"])
     for score in await make_verifier(name).score([make_trajectory(), make_trajectory([])], engine, "p"):

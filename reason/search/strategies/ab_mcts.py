@@ -55,7 +55,7 @@ class ABMCTS(Decoding):
     in_flight: int = 4
     posterior: Literal["gaussian", "beta"] = "gaussian"
     scale: How = "auto"
-    verifier: str = "self-certainty"
+    verifier: str = "auto"
     select: Selection = "weighted"
 
     def __post_init__(self) -> None:

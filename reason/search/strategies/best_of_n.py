@@ -37,7 +37,7 @@ class BestOfN(Decoding):
 
     num_samples: int = 8
     select: Selection = "majority"
-    verifier: str = "self-certainty"
+    verifier: str = "auto"
     aggregation: Literal["none", "last", "min", "mean", "prod"] = "none"
 
     def __post_init__(self) -> None:

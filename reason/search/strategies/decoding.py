@@ -51,7 +51,7 @@ class Stepwise(Decoding):
         max_steps: after so many a solution is written to its end in one go.
     """
 
-    verifier: str = "self-certainty"
+    verifier: str = "auto"
     max_step_tokens: int = 256
     max_steps: int = 40
 

@@ -61,7 +61,7 @@ class HeadVerifier:
         return list(await asyncio.gather(*(self._score(each, head, engine, owner) for each in trajectories)))
 
     async def _score(self, trajectory: Trajectory, head: ValueHead, engine: Engine, owner: str) -> float:
-        recorded = trajectory.steps[-1].logprobs
+        recorded = next((step.logprobs for step in reversed(trajectory.steps) if step.tokens), ())
         for name, value in recorded[-1].values if recorded else ():
             if name == head.name:
                 return value
@@ -74,10 +74,10 @@ class HeadVerifier:
 
 def drawn_from(trajectory: Trajectory, codec: TextCodec) -> int:
     """The place on the path whose state is to be read: that before the last step's last token; the last, where a
-    solution is finished and does not show its turn's end."""
+    solution is finished and does not show its turn's end, or there is no step yet."""
     path = trajectory.path
     turn = codec.encode_turn([Message(role="user", content="?")])  # begins with the end of the turn before it
-    whole = trajectory.finished and path[-1:] != turn[:1]
+    whole = (trajectory.finished and path[-1:] != turn[:1]) or len(path) == len(trajectory.prompt)
     return max(0, len(path) - (1 if whole else 2))
 
 
