@@ -2,11 +2,12 @@
 
     uct    Q + c sqrt(ln N_parent / N)          (Kocsis and Szepesvári, https://doi.org/10.1007/11871842_29)
     puct   Q + c P sqrt(N_parent) / (1 + N)     (Silver et al., https://doi.org/10.1038/nature24270)
+    p_ucb  Q + c P sqrt(ln N_parent) / (1 + N)  (Zhang et al., https://arxiv.org/abs/2303.05510)
 
     Gaussian   mu | s^2 ~ N(m, s^2 / kappa),  s^2 ~ scaled inverse chi^2(nu, tau^2)
     Beta       mu ~ Beta(a, b)
 
-Both bounds suppose values in [0, 1]. The posteriors are those of AB-MCTS (Inoue et al.,
+The bounds suppose values in [0, 1]. The posteriors are those of AB-MCTS (Inoue et al.,
 https://arxiv.org/abs/2503.04412), with its priors.
 """
 
@@ -17,7 +18,7 @@ import random
 from collections.abc import Callable, Iterable
 from typing import Literal, NamedTuple, TypeAlias
 
-__all__ = ["Beta", "Drawer", "Gaussian", "How", "Moments", "Scale", "puct", "scale_of", "uct", "widened"]
+__all__ = ["Beta", "Drawer", "Gaussian", "How", "Moments", "Scale", "p_ucb", "puct", "scale_of", "uct", "widened"]
 
 How: TypeAlias = Literal["auto", "none", "min-max"]
 Drawer: TypeAlias = Callable[[random.Random], float]
@@ -61,6 +62,11 @@ def uct(value: float, visits: float, parent_visits: float, exploration: float) -
 def puct(value: float, visits: float, parent_visits: float, prior: float, exploration: float) -> float:
     """The bound of a node, visited or not."""
     return value + exploration * prior * math.sqrt(parent_visits) / (1 + visits)
+
+
+def p_ucb(value: float, visits: float, parent_visits: float, prior: float, exploration: float) -> float:
+    """The bound of a node, visited or not; a parent that was visited once explores nothing."""
+    return value + exploration * prior * math.sqrt(math.log(max(1.0, parent_visits))) / (1 + visits)
 
 
 def widened(factor: float, exponent: float, visits: float) -> int:

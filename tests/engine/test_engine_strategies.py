@@ -31,6 +31,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "rest-mcts": {"iterations": 2, "num_children": 2, "max_steps": 4},
     "rstar-math": {"iterations": 2, "num_children": 2, "max_steps": 3},
     "mctsr": {"iterations": 2},
+    "rethink-mcts": {"rollouts": 2, "verifier": "judge"},
     "ab-mcts": {"num_samples": 6},
     "astar": {"num_children": 3, "max_expansions": 5, "weight": 1.5},
     "budget-forcing": {"num_waits": 2},

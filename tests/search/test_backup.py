@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from reason.search.bandits import How, scale_of
-from reason.search.strategies.backup import Backup, back_up, worth
+from reason.search.strategies.backup import Backup, back_up, upwards, worth
 from reason.search.tree import Node, Tree
 from reason.types import Problem
 
@@ -27,11 +27,11 @@ def test_backups(rule: Backup, discount: float, root: float, middle: float) -> N
     for node, parent in ((1, 0), (2, 1), (3, 0)):
         tree.add(Node(id=node, parent=parent))
     for node, value in ((1, 0.4), (2, 0.8), (3, 0.1), (2, 0.6)):
-        back_up(tree, node, value, rule, discount)
+        back_up(tree, upwards(tree, node), value, rule, discount)
     assert [node.notes["visits"] for node in tree.nodes] == [4, 3, 2, 1]
     assert tree[0].notes["q"] == pytest.approx(root)
     assert tree[1].notes["q"] == pytest.approx(middle)
-    back_up(tree, 3, 0.3, rule, discount, further=False)
+    back_up(tree, [3], 0.3, rule, discount)
     assert [node.notes["visits"] for node in tree.nodes] == [4, 3, 2, 2]
     assert tree[0].notes["q"] == pytest.approx(root)
 

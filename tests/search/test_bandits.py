@@ -8,7 +8,7 @@ from functools import reduce
 
 import pytest
 
-from reason.search.bandits import Beta, Gaussian, Moments, Scale, puct, scale_of, uct, widened
+from reason.search.bandits import Beta, Gaussian, Moments, Scale, p_ucb, puct, scale_of, uct, widened
 
 
 def moments(*values: float) -> Moments:
@@ -20,6 +20,8 @@ def test_bounds() -> None:
     assert uct(0.5, 1, 0, 9.0) == 0.5  # nothing known above: no exploration
     assert puct(0.5, 3, 16, 0.25, 2.0) == pytest.approx(0.5 + 2 * 0.25 * 4 / 4)
     assert puct(0.5, 0, 9, 0.5, 1.0) == pytest.approx(0.5 + 0.5 * 3)
+    assert p_ucb(0.5, 3, 16, 0.25, 2.0) == pytest.approx(0.5 + 2 * 0.25 * math.sqrt(2.772589) / 4)
+    assert p_ucb(0.5, 0, 1, 0.9, 2.0) == p_ucb(0.5, 0, 0, 0.9, 2.0) == 0.5
 
 
 def test_how_far_visits_widen() -> None:

@@ -102,6 +102,11 @@ SETTINGS: dict[str, list[dict[str, Any]]] = {
     "rest-mcts": [{"iterations": 8}, {"iterations": 6, "num_rollouts": 2, "in_flight": 2}],
     "rstar-math": [{"iterations": 4, "num_children": 3}, {"iterations": 3, "num_children": 2, "in_flight": 1}],
     "mctsr": [{"iterations": 4}, {"iterations": 5, "in_flight": 1, "num_scores": 1, "dummy": True, "select": "best"}],
+    "rethink-mcts": [
+        {"rollouts": 5, "verifier": "self-certainty"},
+        {"rollouts": 6, "verifier": "self-certainty", "in_flight": 3, "width": 2, "rule": "uct", "backup": "mean"},
+        {"rollouts": 6, "verifier": "self-certainty", "max_think_times": 1, "width": 1, "stop_value": 0.95},
+    ],
     "ab-mcts": [{"num_samples": 8}, {"num_samples": 7, "posterior": "beta", "in_flight": 3, "select": "best"}],
     "probtree": [{}, {"max_lists": 0, "temperature": 1.0}],
 }

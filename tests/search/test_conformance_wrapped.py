@@ -30,8 +30,8 @@ OWN: dict[str, dict[str, Any]] = {
     "adaptive-consistency": {"confidence": 0.9},
 }
 NO_STEPS = ["best-of-n", "adaptive-consistency", "esc", "deepconf", "budget-forcing", "tot", "ats", "mctsr", "ab-mcts"]
-NO_STEPS += ["probtree"]
-NO_VOTE = ["tot", "probtree"]
+NO_STEPS += ["probtree", "rethink-mcts"]
+NO_VOTE = ["tot", "probtree", "rethink-mcts"]
 LAST = {"best-first", "astar", "budget-forcing", "particle", "rest-mcts"}  # that vote only if told to
 
 
@@ -75,7 +75,7 @@ def test_auto_is_merged_if_what_it_chose_is(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="BestOfN does not write step by step"):
         make_strategy("merge", inner="auto", budget_tokens=1000, table=table(tmp_path))
     merged = make_strategy("merge", inner="auto", budget_tokens=3000, table=table(tmp_path))
-    assert merged.measures == ("self-certainty", "hidden")
+    assert merged.measures == ("auto", "hidden")
 
 
 def test_what_merges_is_not_merged_again() -> None:

@@ -27,6 +27,7 @@ from reason.search.strategies.merge import Merge
 from reason.search.strategies.particle import ParticleFilter
 from reason.search.strategies.probtree import ProbTree
 from reason.search.strategies.rebase import REBASE
+from reason.search.strategies.rethink_mcts import RethinkMCTS
 from reason.search.strategies.tot import TreeOfThoughts
 from reason.search.tree import Strategy
 from reason.types import Budget
@@ -62,6 +63,7 @@ STRATEGIES: dict[str, type[Any]] = {
     "rest-mcts": ReSTMCTS,
     "rstar-math": RStarMath,
     "mctsr": MCTSr,
+    "rethink-mcts": RethinkMCTS,
     "ab-mcts": ABMCTS,
     "probtree": ProbTree,
 }

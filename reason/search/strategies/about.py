@@ -76,6 +76,11 @@ ABOUT: dict[str, About] = {
         "Zhang et al. 2024",
         "https://arxiv.org/abs/2406.07394",
     ),
+    "rethink-mcts": About(
+        "MCTS over thoughts on a program, rethought where its public tests fail",
+        "Li et al. 2024",
+        "https://arxiv.org/abs/2409.09584",
+    ),
     "ab-mcts": About(
         "goes wider or deeper by Thompson sampling: new answers, or better ones",
         "Inoue et al. 2025",

@@ -10,37 +10,39 @@ N counts the values that came by. They are discounted once for each level. Stati
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Literal, TypeAlias
 
 from reason.search.bandits import Scale
-from reason.search.tree import Node, Tree
+from reason.search.tree import ROOT, Node, Tree
 
-__all__ = ["Backup", "back_up", "worth"]
+__all__ = ["Backup", "back_up", "upwards", "worth"]
 
 Backup: TypeAlias = Literal["mean", "max", "children"]
 
 
-def back_up(tree: Tree, node: int, value: float, rule: Backup, discount: float = 1.0, *, further: bool = True) -> None:
-    """Counts a value found at ``node``, there and at the nodes above it.
-
-    Args:
-        further: otherwise it is counted at the node alone.
-    """
-    at: Node | None = tree[node]
-    while at is not None:
-        visits = at.notes.get("visits", 0) + 1
-        before: float = at.notes.get("q", value)
+def back_up(tree: Tree, path: Iterable[int], value: float, rule: Backup, discount: float = 1.0) -> None:
+    """Counts a value found at the first node of ``path``, there and at the others, each a level above the one before
+    it."""
+    first = True
+    for at in path:
+        notes = tree[at].notes
+        visits = notes.get("visits", 0) + 1
+        before: float = notes.get("q", value)
         if rule == "max":
             q = max(before, value)
         elif rule == "mean":
             q = before + (value - before) / visits
         else:
-            q = value if at.id == node else discount * _mean_of_children(tree, at.id)
-        tree.note(at.id, visits=visits, q=q)
-        if not further:
-            return
+            q = value if first else discount * _mean_of_children(tree, at)
+        tree.note(at, visits=visits, q=q)
         value *= discount
-        at = None if at.parent is None else tree[at.parent]
+        first = False
+
+
+def upwards(tree: Tree, node: int) -> list[int]:
+    """A node and all those above it, as far as the root."""
+    return [*(step.id for step in reversed(tree.path(node))), ROOT]
 
 
 def worth(node: Node, score: float, scale: Scale) -> float:

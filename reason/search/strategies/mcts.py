@@ -29,7 +29,7 @@ from typing import ClassVar, Literal
 
 from reason.errors import UsageError
 from reason.search.bandits import How, Scale, scale_of
-from reason.search.strategies.backup import Backup, back_up, worth
+from reason.search.strategies.backup import Backup, back_up, upwards, worth
 from reason.search.strategies.decoding import Stepwise, check_at_least
 from reason.search.strategies.mcts_view import Rule, View
 from reason.search.strategies.scoring import note_scores
@@ -205,7 +205,8 @@ class MCTS(Stepwise):
         if value is None:
             return False
         tree.note(leaf.id, value=value)
-        back_up(tree, leaf.id, value, self.backup, self.discount, further=self.bootstrap or leaf.finished)
+        path = upwards(tree, leaf.id) if self.bootstrap or leaf.finished else [leaf.id]
+        back_up(tree, path, value, self.backup, self.discount)
         return True
 
     def _evaluate_best(self, tree: Tree, parent: int) -> bool:
@@ -255,7 +256,7 @@ class MCTS(Stepwise):
             node = view.select() if view.started < self.iterations else None
             if node is None or not tree[node].finished:
                 return
-            back_up(tree, node, tree[node].notes["value"], self.backup, self.discount)
+            back_up(tree, upwards(tree, node), tree[node].notes["value"], self.backup, self.discount)
             tree.note(ROOT, revisits=tree[ROOT].notes.get("revisits", 0) + 1)
 
     def _complete(self, tree: Tree) -> None:

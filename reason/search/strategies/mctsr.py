@@ -20,16 +20,16 @@ are refined at once, each refinement under way counts as a score of -100.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
 from reason.search.strategies.decoding import Decoding, check_at_least
+from reason.search.strategies.rating import read_rating
 from reason.search.strategies.refining import ask_anew, say
 from reason.search.tree import ROOT, Action, Expand, Node, Room, Tree
 from reason.search.voting import Selection, vote
-from reason.tasks.prompts import math_messages
+from reason.tasks.prompts import problem_messages
 from reason.types import Answer, Message
 
 __all__ = ["LOWEST", "MCTSr", "read_score", "value_of"]
@@ -48,15 +48,6 @@ SCORE = (
     "(worthless) to 100 (perfect)."
 )
 DUMMY = "I don't know."
-
-_RANGE = re.compile(r"(out of( \w+){0,3}|/|-?\d+ ?(to|-|\u2013)) ?\+?100\b", re.IGNORECASE)
-"""What says how high scores may be: "out of 100", "/100", "-100 to 100"."""
-_SCORES = (
-    re.compile(r"score\W*?(-?\d+)", re.IGNORECASE),
-    re.compile(r"score\D{0,30}?(-?\d+)", re.IGNORECASE),
-    re.compile(r"^\W*?(-?\d+)\W*$"),
-)
-"""What says a score, from the surest."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -242,9 +233,7 @@ class MCTSr(Decoding):
         """Begins one."""
         if node != ROOT:
             return [self._aside(node, SCORE, self.score_tokens), self._aside(node, CRITIQUE, self.critique_tokens)]
-        content = tree.problem.content
-        asked = math_messages(content) if isinstance(content, str) else content
-        said = (*asked, Message(role="assistant", content=DUMMY), *say(CRITIQUE))
+        said = (*problem_messages(tree.problem), Message(role="assistant", content=DUMMY), *say(CRITIQUE))
         limit = min(self.critique_tokens, self.max_tokens)
         return [Expand(node=ROOT, prompt=said, aside=True, max_tokens=limit, sampling=self.sampling)]
 
@@ -282,11 +271,7 @@ def value_of(rewards: Sequence[float]) -> float:
 
 def read_score(text: str) -> int | None:
     """The reward that a text ends with, high ones suppressed; None if there is none or it is out of range."""
-    text = _RANGE.sub("", text.replace("\u2212", "-"))
-    found = next((all_found for form in _SCORES if (all_found := form.findall(text))), None)
-    if found is None:
+    rating = read_rating(text, HIGHEST)
+    if rating is None:
         return None
-    score = int(found[-1])
-    if not LOWEST <= score <= HIGHEST:
-        return None
-    return SUPPRESSED_TO if score >= SUPPRESSED_FROM else score
+    return SUPPRESSED_TO if rating >= SUPPRESSED_FROM else int(rating)
