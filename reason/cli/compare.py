@@ -91,6 +91,7 @@ def compare(
     kv_tokens: options.KvTokens = None,
     threads: options.Threads = None,
     draft: options.Draft = "auto",
+    unsafe_exec: options.UnsafeExec = False,
     overwrite: options.Overwrite = False,
     as_json: options.AsJson = False,
 ) -> None:
@@ -140,7 +141,7 @@ def compare(
             "threads": threads,
             "draft": draft,
         },
-        out=out or default_folder(task.name, model, "compare", seed),
+        out=out or default_folder(task.name, model, "compare", f"seed{seed}"),
         seed=seed,
         concurrency=concurrency,
         overwrite=overwrite,

@@ -1,20 +1,20 @@
-"""`reason eval`: a strategy over a task, with its accuracy and what it cost."""
+"""`reason eval`: a strategy over a task, or a verifier over solutions; how often it was right, and what it cost."""
 
 from __future__ import annotations
 
-import asyncio
 import json
 import re
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from reason.cli import options
 from reason.cli.errors import exit_on_error
 from reason.cli.printing import print_json
-from reason.cli.running import plus_minus, run_watched
+from reason.cli.process import score_solutions
+from reason.cli.running import estimate_line, plus_minus, run_each
 from reason.errors import UsageError
 from reason.types import Budget
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from reason.report.summary import Summary
+    from reason.tasks.task import Task
 
 __all__ = ["evaluate"]
 
@@ -35,13 +36,17 @@ def evaluate(
     list_tasks: Annotated[bool, typer.Option("--list", help="List the tasks.")] = False,
     strategy: options.StrategyName = "best-of-n",
     setting: options.Settings = None,
+    verifier: options.ScoringVerifier = None,
+    aggregation: options.Aggregation = "none",
+    threshold: options.ThresholdValue = None,
+    tune: options.Tune = 0,
     limit: options.Limit = None,
     offset: options.Offset = 0,
     out: Annotated[
         Path | None,
         typer.Option(
             help="Folder of the results; an interrupted evaluation goes on there.",
-            show_default="runs/TASK-MODEL-STRATEGY-seedN",
+            show_default="runs/TASK-MODEL-…",
         ),
     ] = None,
     data: options.Data = None,
@@ -73,11 +78,15 @@ def evaluate(
     kv_tokens: options.KvTokens = None,
     threads: options.Threads = None,
     draft: options.Draft = "auto",
+    unsafe_exec: options.UnsafeExec = False,
     log_samples: Annotated[bool, typer.Option("--log-samples", help="Also write every text.")] = False,
     overwrite: options.Overwrite = False,
     as_json: options.AsJson = False,
 ) -> None:
     """Run a strategy over a task: accuracy with its interval, curves over the number of samples, and the cost.
+
+    With --verifier nothing is solved: the verifier scores solutions that the rows have already, of ProcessBench
+    (processbench-gsm8k …; processbench is it and processbench-math) or recorded samples.
 
     Ctrl-C ends it with the figures so far; the same command goes on from there.
     """
@@ -89,65 +98,94 @@ def evaluate(
     from reason.search.driver import check_budget
     from reason.search.strategies import make_strategy, parse_fields
     from reason.tasks import TASKS, load_task
+    from reason.tasks.process import SUITES
 
     if task is None:
-        raise UsageError(f"name a task: {', '.join(TASKS)}, a file of JSON lines or hf:OWNER/NAME")
+        raise UsageError(f"name a task: {', '.join([*TASKS, *SUITES])}, a file of JSON lines or hf:OWNER/NAME")
     fields = parse_fields(strategy, setting or [])
     make_strategy(strategy, **fields)  # before data and model are loaded
     check_draft(draft)
     budget = Budget(policy_tokens=max_policy_tokens, seconds=max_seconds, kv_tokens=max_kv_tokens, calls=max_calls)
     check_budget(budget)
-    loaded = load_task(
-        task,
-        data=data,
-        few_shot=few_shot,
-        limit=limit,
-        offset=offset,
-        question_field=question_field,
-        answer_field=answer_field,
-        split=split,
-    )
-    evaluation = Evaluation(
-        loaded,
-        strategy,
-        fields,
-        out=out or default_folder(loaded.name, model, strategy, seed),
-        budget=budget,
-        seed=seed,
-        concurrency=concurrency,
-        max_thinking_tokens=max_thinking_tokens,
-        log_samples=log_samples,
-        overwrite=overwrite,
-        model_options={"device": device, "dtype": dtype, "quantize": quantize},
-        draft=draft,
-    )
-    evaluation.check_folder()
-    with Solver(
-        model, device=device, dtype=dtype, quantize=quantize, kv_tokens=kv_tokens, threads=threads, draft=draft
-    ) as solver:
-        summary = asyncio.run(run_watched(evaluation, solver))
-    if as_json:
-        print_json(summary.as_dict())
-    else:
-        print_summary(summary, evaluation.folder.path)
-    if log_samples and (lacking := evaluation.folder.not_logged()):
-        print(f"note: {lacking} problems were done without --log-samples: samples.jsonl lacks them", file=sys.stderr)
-    if evaluation.stop.is_set() and not summary.complete:
-        print(
-            f"interrupted: {summary.done} of {summary.total} problems are done; the same command goes on from there",
-            file=sys.stderr,
-            flush=True,
+    tasks = [
+        load_task(
+            name,
+            data=data,
+            few_shot=few_shot,
+            limit=limit,
+            offset=offset,
+            question_field=question_field,
+            answer_field=answer_field,
+            split=split,
         )
-        raise typer.Exit(130)
+        for name in SUITES.get(task, (task,))
+    ]
+    model_options: dict[str, Any] = {"device": device, "dtype": dtype, "quantize": quantize}
+    load = {**model_options, "kv_tokens": kv_tokens, "threads": threads, "draft": draft}
+
+    def folder(loaded: Task, *how: str) -> Path:
+        if out is None:
+            return default_folder(loaded.name, model, *how)
+        return out if len(tasks) == 1 else out / loaded.name
+
+    if verifier is not None:
+        if setting or few_shot or log_samples or max_thinking_tokens is not None or budget != Budget():
+            raise UsageError("--verifier scores solutions that are there: it takes no strategy, budget or samples")
+        score_solutions(
+            tasks,
+            verifier,
+            model,
+            load,
+            folders=[folder(loaded, verifier, *([aggregation] * (aggregation != "none"))) for loaded in tasks],
+            aggregation=aggregation,
+            threshold=threshold,
+            tune=tune,
+            seed=seed,
+            concurrency=concurrency,
+            model_options=model_options,
+            overwrite=overwrite,
+            as_json=as_json,
+        )
+        return
+    if threshold is not None or tune or aggregation != "none":
+        raise UsageError("--threshold, --tune and --aggregation go with --verifier, which scores solutions")
+    evaluations = [
+        Evaluation(
+            loaded,
+            strategy,
+            fields,
+            out=folder(loaded, strategy, f"seed{seed}"),
+            budget=budget,
+            seed=seed,
+            concurrency=concurrency,
+            max_thinking_tokens=max_thinking_tokens,
+            log_samples=log_samples,
+            overwrite=overwrite,
+            model_options=model_options,
+            draft=draft,
+        )
+        for loaded in tasks
+    ]
+    for evaluation in evaluations:
+        evaluation.check_folder()
+    with Solver(model, **load) as solver:
+        for evaluation, summary in run_each(evaluations, solver):
+            if as_json:
+                print_json(summary.as_dict())
+            else:
+                print_summary(summary, evaluation.folder.path)
+            if log_samples and (lacking := evaluation.folder.not_logged()):
+                note = f"note: {lacking} problems were done without --log-samples: samples.jsonl lacks them"
+                print(note, file=sys.stderr)
 
 
-def default_folder(task: str, model: str | None, strategy: str, seed: int) -> Path:
-    """runs/TASK-MODEL-STRATEGY-seedN, of characters that any file system takes."""
+def default_folder(task: str, model: str | None, *how: str) -> Path:
+    """runs/TASK-MODEL-HOW…, of characters that any file system takes."""
     from reason.models import CATALOGUE, default_model
 
     name = model or default_model()
     name = CATALOGUE[name.lower()].name if name.lower() in CATALOGUE else Path(name).expanduser().resolve().name
-    parts = (task, name.removesuffix(".gguf"), strategy.lower(), f"seed{seed}")
+    parts = (task, name.removesuffix(".gguf"), *(part.lower() for part in how))
     return Path("runs") / "-".join(re.sub(r"[^\w.+=@]+", "-", part).strip("-.") for part in parts)
 
 
@@ -191,11 +229,10 @@ def print_summary(summary: Summary, folder: Path) -> None:
         line.append(f"  [{summary.interval.low:.1%}, {summary.interval.high:.1%}]", style="dim")
         line.append(f"  {summary.correct} of {summary.done}, {summary.unanswered} without an answer", style="dim")
         console.print(line, soft_wrap=True)
-        for name, mark in summary.marks.items():
-            line = Text(f"{name}  ", style="bold")
-            line.append(f"{mark.mean:.1%}{plus_minus(mark.standard_error)}", style="bold green")
-            line.append(f"  [{mark.interval.low:.1%}, {mark.interval.high:.1%}]", style="dim")
-            console.print(line, soft_wrap=True)
+        for name, mark in {**summary.marks, **summary.parts}.items():
+            console.print(estimate_line(name, mark), soft_wrap=True)
+        if summary.harmonic_mean is not None:
+            console.print(estimate_line("harmonic mean of both", summary.harmonic_mean), soft_wrap=True)
         _print_curves(console, summary)
         _print_ledger(console, summary)
     for note in summary.notes:

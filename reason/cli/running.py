@@ -5,22 +5,30 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
+import sys
 import time
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+import typer
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.text import Text
 
-    from reason.report.evaluate import Evaluation
+    from reason.report.resumable import Resumable
     from reason.report.sitting import Progress
-    from reason.report.summary import Summary
+    from reason.report.statistics import Estimate
 
-__all__ = ["clock", "plus_minus", "run_watched"]
+__all__ = ["clock", "estimate_line", "plus_minus", "run_each", "run_watched"]
+
+E = TypeVar("E", bound="Resumable[Any, Any]")
+S = TypeVar("S")
 
 _TICK_SECONDS = 0.5
 _LINE_PROBLEMS = 10
 _LINE_SECONDS = 15.0
+_VERDICT_WIDTH = 60
 
 
 class _View(Protocol):
@@ -31,7 +39,22 @@ class _View(Protocol):
     def tick(self) -> None: ...
 
 
-async def run_watched(evaluation: Evaluation, solver: Any) -> Summary:
+def run_each(evaluations: Sequence[E], solver: Any) -> Iterator[tuple[E, Any]]:
+    """Runs evaluations one after the other; each with its summary, once it is done or interrupted.
+
+    Raises:
+        Exit: one was interrupted, after its summary.
+    """
+    for evaluation in evaluations:
+        summary = asyncio.run(run_watched(evaluation, solver))
+        yield evaluation, summary
+        if evaluation.stop.is_set() and not summary.complete:
+            done = f"{summary.done} of {summary.total} problems are done"
+            print(f"interrupted: {done}; the same command goes on from there", file=sys.stderr, flush=True)
+            raise typer.Exit(130)
+
+
+async def run_watched(evaluation: Resumable[Any, S], solver: Any) -> S:
     """Evaluates; the first Ctrl-C ends it with the figures so far, the second ends the process."""
     loop = asyncio.get_running_loop()
 
@@ -61,7 +84,7 @@ async def _tick(view: _View) -> None:
 
 
 @contextlib.contextmanager
-def _view(evaluation: Evaluation) -> Iterator[_View]:
+def _view(evaluation: Resumable[Any, Any]) -> Iterator[_View]:
     """On standard error, so that pipes stay clean: a bar on a terminal, else a line now and then."""
     from rich.console import Console
 
@@ -78,7 +101,7 @@ def _view(evaluation: Evaluation) -> Iterator[_View]:
 
 
 class _Bar:
-    def __init__(self, evaluation: Evaluation, bars: Any) -> None:
+    def __init__(self, evaluation: Resumable[Any, Any], bars: Any) -> None:
         self._evaluation, self._bars = evaluation, bars
         self._bar = bars.add_task("", total=len(evaluation.task))
         self._progress: Progress | None = None
@@ -99,7 +122,7 @@ class _Bar:
 
 
 class _Lines:
-    def __init__(self, evaluation: Evaluation, console: Console) -> None:
+    def __init__(self, evaluation: Resumable[Any, Any], console: Console) -> None:
         self._evaluation, self._console = evaluation, console
         self._began = self._last = time.perf_counter()
         self._progress: Progress | None = None
@@ -132,14 +155,14 @@ class _Lines:
         self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
-def _standing(progress: Progress, evaluation: Evaluation, seconds: float) -> list[str]:
+def _standing(progress: Progress, evaluation: Resumable[Any, Any], seconds: float) -> list[str]:
     """Accuracy so far, speed, and what is left."""
     parts = []
     if progress.accuracy is not None:
         parts.append(f"{progress.accuracy:.1%}{plus_minus(progress.standard_error)}")
     if progress.failed:
         parts.append(f"{progress.failed} failed")
-    parts.append(f"{evaluation.policy_tokens() / seconds if seconds else 0.0:.0f} tokens/s")
+    parts.append(f"{evaluation.tokens() / seconds if seconds else 0.0:.0f} tokens/s")
     parts.append(clock(seconds))
     if progress.seconds_left is not None and progress.done < progress.total:
         parts.append(f"{clock(progress.seconds_left)} left")
@@ -150,17 +173,28 @@ def _verdict(progress: Progress) -> str:
     """Of the last problem, on one line."""
     from reason.cli.live import plain
 
-    last = progress.last
-    if last is None:
-        return ""
-    mark = "✗ failed" if last.error is not None else "✓" if last.correct else "✗"
-    answer = " ".join(plain(last.answer or "none").split())
-    return f"{mark} {last.id}: {answer[:24]}"
+    return "" if progress.last is None else " ".join(plain(progress.last.verdict).split())[:_VERDICT_WIDTH]
 
 
 def plus_minus(standard_error: float | None) -> str:
     """ " ± points", or nothing."""
     return "" if standard_error is None else f" ± {100 * standard_error:.1f}"
+
+
+def estimate_line(name: str, estimate: Estimate, *, percent: bool = True) -> Text:
+    """A figure with its standard error and its interval."""
+    from rich.text import Text
+
+    scale, digits = (100, 1) if percent else (1, 3)
+
+    def shown(value: float) -> str:
+        return f"{scale * value:.{digits}f}{'%' * percent}"
+
+    line = Text(f"{name}  ", style="bold")
+    spread = "" if estimate.standard_error is None else f" ± {scale * estimate.standard_error:.{digits}f}"
+    line.append(f"{shown(estimate.mean)}{spread}", style="bold green")
+    line.append(f"  [{shown(estimate.interval.low)}, {shown(estimate.interval.high)}]", style="dim")
+    return line
 
 
 def clock(seconds: float) -> str:

@@ -36,7 +36,7 @@ def value(
     max_tokens: Annotated[int, typer.Option(min=1, help="Of a solution, at most.")] = 400,
     layers: Annotated[
         str | None,
-        typer.Option(help="Layers to try, e.g. 12,16,-1.", show_default="1/2, 2/3, 5/6 of the depth, and the last"),
+        typer.Option(help="Layers to try, e.g. 12,16,-1.", show_default="1/2, 7/12, 2/3 and 3/4 of the depth"),
     ] = None,
     targets: Annotated[str, typer.Option(help="Targets to try: mc (the outcome), td (λ-returns).")] = "mc,td",
     lambda_: Annotated[float, typer.Option("--lambda", help="Of the λ-returns.")] = 0.8,

@@ -8,40 +8,36 @@ on where the last one ended, whatever ended it, and comes to the same results.
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import json
 import math
-import platform
-import re
 from collections.abc import Mapping
 from dataclasses import asdict
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reason.errors import UsageError
 from reason.fields import describe
-from reason.report.results import ResultsFolder
-from reason.report.sitting import OnProgress, Sitting
+from reason.report.results import ProblemResult, ResultsFolder
+from reason.report.resumable import Resumable, environment
+from reason.report.sitting import OnProgress
+from reason.report.solving import Solving
 from reason.report.summary import Summary
 from reason.search.driver import check_budget
 from reason.search.measuring import find_verifiers
 from reason.search.strategies import for_budget, make_strategy
 from reason.search.strategies.decoding import layers
+from reason.tasks.code import check_sandbox
 from reason.types import Budget, Embedder, Verifier
-from reason.verifiers import make_measure
 
 if TYPE_CHECKING:
     from reason.api import Solver
     from reason.search.tree import Strategy
     from reason.tasks.task import Task
 
-__all__ = ["Evaluation", "default_concurrency", "environment", "evaluate"]
+__all__ = ["Evaluation", "default_concurrency", "evaluate"]
 
 _SAMPLES_IN_FLIGHT = 64
-_PACKAGES = ("reason-toolkit", "torch", "transformers", "numpy", "math-verify", "sympy")
-_FILE_NAME = re.compile(r"\w[\w.,=+@-]{0,199}")
 
 
 async def evaluate(
@@ -78,7 +74,7 @@ async def evaluate(
     return await evaluation.run(solver)
 
 
-class Evaluation:
+class Evaluation(Resumable[ProblemResult, Summary]):
     """A strategy over a task. Making one refuses what is cheap to refuse; nothing is written before ``run``.
 
     Args:
@@ -97,6 +93,7 @@ class Evaluation:
 
     Raises:
         UsageError: a name or value that is not allowed, or two problems with one file name.
+        SandboxUnavailable: answers are programs, and they cannot be isolated here.
     """
 
     def __init__(
@@ -117,72 +114,34 @@ class Evaluation:
         draft: str | None = None,
         on_progress: OnProgress | None = None,
     ) -> None:
-        self.task = task
-        self.folder = ResultsFolder(out)
         self.strategy = strategy
         self.strategy_fields = for_budget(strategy, strategy_fields or {}, budget)
         self._made = make_strategy(strategy, **self.strategy_fields)
         find_verifiers(self._made, verifiers)
         self.budget = budget or Budget()
         check_budget(self.budget)
-        if concurrency is not None and concurrency < 1:
-            raise UsageError(f"concurrency must be at least 1, got {concurrency}")
+        if task.runs_programs:
+            check_sandbox()
         if max_thinking_tokens is not None and max_thinking_tokens < 1:
             raise UsageError(f"max_thinking_tokens must be at least 1, got {max_thinking_tokens}")
-        self.concurrency = concurrency or default_concurrency(self._made)
+        super().__init__(
+            task,
+            ResultsFolder(out),
+            concurrency=default_concurrency(self._made) if concurrency is None else concurrency,
+            overwrite=overwrite,
+            on_progress=on_progress,
+        )
         self.seed = seed
         self.verifiers = dict(verifiers or {})
         self.max_thinking_tokens = max_thinking_tokens
         self.log_samples = log_samples
-        self.on_progress = on_progress
-        self.stop = asyncio.Event()
-        self._overwrite = overwrite
         self._model_options = dict(model_options or {})
         self._draft = draft
-        self._sitting: Sitting | None = None
-        for name in self._made.measures:
-            if name not in self.verifiers:
-                make_measure(name)
-        _check_ids(task)
 
-    def check_folder(self) -> None:
-        """Whether ``run`` may write to the folder, as far as can be said before the model is loaded.
-
-        Raises:
-            UsageError: the folder is another evaluation's, or in use.
-            ReasonError: it cannot be written to.
-        """
-        with self.folder.locked():
-            self.folder.check(self.config(model=None), overwrite=self._overwrite)
-
-    def interrupt(self) -> None:
-        """Ends ``run`` as soon as possible. What is under way is left to its journals; what is done is summarized."""
-        self.stop.set()
-
-    async def run(self, solver: Solver) -> Summary:
-        """Solves and grades what is not done yet.
-
-        Raises:
-            UsageError: the folder holds another evaluation, or another process writes to it.
-            ReasonError: the engine ended, nothing can be written, or the first problems all failed alike.
-        """
-        config = self.config(model=solver.engine.name)
-        with self.folder.locked():
-            self.folder.open(config, overwrite=self._overwrite)
-            self._sitting = Sitting(self, solver, config)
-            try:
-                await self._sitting.solve()
-            except BaseException:
-                self._sitting.try_to_summarize()
-                raise
-            return await asyncio.to_thread(self._sitting.write_summary)
-
-    def policy_tokens(self) -> int:
-        """Tokens generated in this sitting so far."""
-        return self._sitting.policy_tokens() if self._sitting else 0
+    def sitting(self, solver: Solver, config: dict[str, Any]) -> Solving:
+        return Solving(self, solver, config)
 
     def config(self, *, model: str | None) -> dict[str, Any]:
-        """Everything that decides the results, JSON-able."""
         name = self.strategy if isinstance(self.strategy, str) else type(self.strategy).__name__
         return {
             "task": {**self.task.describe(), "problems_sha256": _digest(self.task)},
@@ -194,17 +153,6 @@ class Evaluation:
             "seed": self.seed,
             "environment": {**environment(), "draft": self._draft, "concurrency": self.concurrency},
         }
-
-
-def environment() -> dict[str, Any]:
-    """Versions and platform: what results may depend on in the last digit."""
-    versions: dict[str, str | None] = {}
-    for package in _PACKAGES:
-        try:
-            versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            versions[package] = None
-    return {"python": platform.python_version(), "platform": platform.platform(), "packages": versions}
 
 
 def default_concurrency(strategy: Strategy) -> int:
@@ -220,18 +168,6 @@ def _samples_at_once(strategy: Any) -> int:
     if hasattr(strategy, "parallel"):
         return int(strategy.parallel * strategy.num_children)
     return int(getattr(strategy, getattr(strategy, "breadth", ""), 0))
-
-
-def _check_ids(task: Task) -> None:
-    """Journals are files named after problems, on file systems too that do not tell A from a."""
-    seen: dict[str, str] = {}
-    for example in task.examples:
-        name = example.problem.id
-        if not _FILE_NAME.fullmatch(name):
-            raise UsageError(f"the problem id {name!r} cannot name a file: use letters, digits and -_.,=+@")
-        if name.casefold() in seen:
-            raise UsageError(f"two problems of {task.name} have the ids {seen[name.casefold()]!r} and {name!r}")
-        seen[name.casefold()] = name
 
 
 def _digest(task: Task) -> str:

@@ -20,7 +20,7 @@ import os
 from collections.abc import Iterator, Mapping, Set
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from reason.errors import ReasonError, UsageError
 
@@ -31,7 +31,9 @@ __all__ = [
     "PACE",
     "CandidateResult",
     "ProblemResult",
+    "Result",
     "ResultsFolder",
+    "ResultsOf",
     "brief",
     "compared_settings",
     "differences",
@@ -45,6 +47,41 @@ PACE = ("draft", "concurrency")
 _LOCK = ".lock"
 _FILES = ("config.json", "results.jsonl", "samples.jsonl", "sittings.json", "summary.json")
 _NOT_COMPARED = ("format", "environment", "task.source")  # a file is known by its checksum, wherever it lies
+
+
+class Result(Protocol):
+    """What came of one problem: a line of results.jsonl."""
+
+    @property
+    def id(self) -> str: ...
+
+    @property
+    def error(self) -> str | None:
+        """Why there is nothing else in it."""
+        ...
+
+    @property
+    def settled(self) -> bool:
+        """Whether it stays; otherwise the problem is tried again in the next sitting."""
+        ...
+
+    @property
+    def usage(self) -> Mapping[str, float]:
+        """Its row of the ledger; empty where it failed."""
+        ...
+
+    @property
+    def verdict(self) -> str:
+        """In a few words, for people who watch."""
+        ...
+
+    def as_dict(self) -> dict[str, Any]: ...
+
+    @classmethod
+    def from_dict(cls, line: Mapping[str, Any]) -> Self: ...
+
+
+R = TypeVar("R", bound=Result)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +100,7 @@ class CandidateResult:
 class ProblemResult:
     """What came of one problem. With an ``error`` the run failed, which counts as wrong; with ``failed_samples`` it
     came to its answer without them. Either is tried again in the next sitting. ``marks`` are the task's for the
-    answer."""
+    answer, and ``part`` is the problem's of the task."""
 
     id: str
     answer: str | None
@@ -76,10 +113,16 @@ class ProblemResult:
     failed_samples: int = 0
     error: str | None = None
     marks: Mapping[str, float] = field(default_factory=dict)
+    part: str = ""
 
     @property
     def settled(self) -> bool:
         return self.error is None and self.failed_samples == 0
+
+    @property
+    def verdict(self) -> str:
+        mark = "✗ failed" if self.error is not None else "✓" if self.correct else "✗"
+        return f"{mark} {self.id}: {self.answer or 'none'}"
 
     def as_dict(self) -> dict[str, Any]:
         """A line of results.jsonl."""
@@ -87,21 +130,25 @@ class ProblemResult:
 
     @classmethod
     def from_dict(cls, line: Mapping[str, Any]) -> Self:
-        values = {name: line[name] for name in cls.__slots__ if name != "marks"}
-        values["marks"] = line.get("marks", {})  # what was written before there were any goes on
+        values = {name: line[name] for name in cls.__slots__ if name not in ("marks", "part")}
+        values |= {"marks": line.get("marks", {}), "part": line.get("part", "")}  # older folders have none and go on
         return cls(**{**values, "candidates": tuple(CandidateResult(**c) for c in line["candidates"])})
 
 
-class ResultsFolder:
+class ResultsOf(Generic[R]):
     """See the module. Everything is read and written through here.
+
+    Args:
+        kind: of the results.
 
     Raises (all methods):
         ReasonError: the folder cannot be read or written; says what to do.
         UsageError: what is there is not this evaluation's.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, kind: type[R]) -> None:
         self.path = path
+        self._kind = kind
 
     # -- whose it is -----------------------------------------------------------------------------------------------
 
@@ -182,10 +229,10 @@ class ResultsFolder:
         except (OSError, ValueError) as error:
             raise UsageError(f"cannot read {file}: {error}") from None
 
-    def results(self) -> dict[str, ProblemResult]:
+    def results(self) -> dict[str, R]:
         """What is done, by problem id. A problem's last line counts."""
         try:
-            return {line["id"]: ProblemResult.from_dict(line) for line, _ in self._lines("results.jsonl")}
+            return {line["id"]: self._kind.from_dict(line) for line, _ in self._lines("results.jsonl")}
         except (KeyError, TypeError) as error:
             raise UsageError(f"{self.path / 'results.jsonl'} has a line without what belongs there: {error}") from None
 
@@ -277,6 +324,13 @@ class ResultsFolder:
                 f"cannot write {what} in {self.path}: {error.strerror or error}. What was done before is kept: "
                 f"{advice} and run the same again, or use another --out."
             ) from error
+
+
+class ResultsFolder(ResultsOf[ProblemResult]):
+    """The folder of an evaluation that solves problems."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, ProblemResult)
 
 
 def is_disk_error(error: BaseException) -> bool:

@@ -1,4 +1,4 @@
-"""One sitting of an evaluation: solves and grades what is not done yet, and writes each result as it comes.
+"""One sitting of an evaluation: comes to the results that are not there yet, and writes each as it comes.
 
 An error that no other problem would be spared (the engine is closed, nothing can be written, the first problems all
 fail alike) ends the sitting; any other is one problem's and the rest go on.
@@ -6,51 +6,53 @@ fail alike) ends the sitting; any other is one problem's and the rest go on.
 
 from __future__ import annotations
 
+import abc
 import asyncio
 import contextlib
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
 
 from reason.errors import EngineClosed, ReasonError
-from reason.report.results import CandidateResult, ProblemResult, is_disk_error
+from reason.report.results import Result, ResultsOf, is_disk_error
 from reason.report.statistics import standard_error
-from reason.report.summary import Summary, summarize
-from reason.tasks.equivalence import group
 
 if TYPE_CHECKING:
-    from reason.api import Solver
-    from reason.report.evaluate import Evaluation
-    from reason.search.driver import Run
+    from reason.report.resumable import Resumable
     from reason.tasks.task import Example, Task
-    from reason.types import Solution
 
 __all__ = ["OnProgress", "Progress", "Sitting"]
+
+R = TypeVar("R", bound=Result)
+S = TypeVar("S")
 
 _FAILURES_ALIKE = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
-    """Where an evaluation stands. ``last`` is the problem that was just done; None at the start."""
+    """Where an evaluation stands. ``correct`` is None where nothing is right or wrong before all is done; ``last`` was
+    just done, None at the start."""
 
     done: int
     total: int
     kept: int  # done in earlier sittings
-    correct: int
+    correct: int | None
     failed: int
     seconds: float  # of this sitting
-    last: ProblemResult | None = None
+    last: Result | None = None
 
     @property
     def accuracy(self) -> float | None:
-        return self.correct / self.done if self.done else None
+        return self.correct / self.done if self.done and self.correct is not None else None
 
     @property
     def standard_error(self) -> float | None:
+        if self.correct is None:
+            return None
         return standard_error([1.0] * self.correct + [0.0] * (self.done - self.correct))
 
     @property
@@ -63,14 +65,13 @@ class Progress:
 OnProgress: TypeAlias = Callable[[Progress], None]
 
 
-class Sitting:
-    """See the module. The folder is open and locked."""
+class Sitting(abc.ABC, Generic[R, S]):
+    """See the module. The folder is open and locked. R is a problem's result, S the summary."""
 
-    def __init__(self, evaluation: Evaluation, solver: Solver, config: Mapping[str, Any]) -> None:
+    def __init__(self, evaluation: Resumable[R, S], config: Mapping[str, Any]) -> None:
         self._evaluation = evaluation
-        self._folder = evaluation.folder
+        self._folder: ResultsOf[R] = evaluation.folder
         self._task: Task = evaluation.task
-        self._solver = solver
         self._config = config
         self._results = self._folder.results()
         self._kept = len(self._results)
@@ -78,13 +79,10 @@ class Sitting:
         self._pending = deque(e for e in self._task.examples if e.problem.id not in self._results)
         self._enough_failures = min(_FAILURES_ALIKE, len(self._pending))
         self._failures: list[ReasonError] = []
-        self._running: dict[str, Run] = {}
-        self._resumed: set[str] = set()
-        self._policy_tokens = 0
         self._started = datetime.now(timezone.utc).isoformat(timespec="seconds")
         self._began = time.perf_counter()
 
-    async def solve(self) -> None:
+    async def work(self) -> None:
         """Until everything is done or the evaluation is told to stop."""
         self._tell_progress(None)
         if not self._pending:
@@ -106,24 +104,43 @@ class Sitting:
             await asyncio.gather(stopping, *working, return_exceptions=True)
         self._write_sitting()
 
-    def policy_tokens(self) -> int:
-        """Tokens generated so far in this sitting."""
-        return self._policy_tokens + sum(
-            run.engine.usage(run.owner).policy_tokens for run in list(self._running.values())
-        )
-
-    def write_summary(self) -> Summary:
+    def write_summary(self) -> S:
         """Of what is done, in the task's order."""
         results = [self._results[e.problem.id] for e in self._task.examples if e.problem.id in self._results]
-        sittings = self._folder.read("sittings.json") or []
-        summary = summarize(results, total=len(self._task), config=self._config, sittings=sittings)
-        self._folder.write("summary.json", summary.as_dict())
+        summary, shown = self.summarize(results, self._folder.read("sittings.json") or [])
+        self._folder.write("summary.json", shown)
         return summary
 
     def try_to_summarize(self) -> None:
         """When another error is under way, which is worth more than one of writing."""
         with contextlib.suppress(ReasonError):
             self.write_summary()
+
+    # -- what kinds of evaluations differ in -----------------------------------------------------------------------
+
+    @abc.abstractmethod
+    async def come_to(self, example: Example) -> R | None:
+        """A problem's result; None where it was interrupted.
+
+        Raises:
+            ReasonError: there is none.
+        """
+
+    @abc.abstractmethod
+    def failed(self, example: Example, error: ReasonError) -> R:
+        """The result where ``come_to`` raised."""
+
+    @abc.abstractmethod
+    def summarize(self, results: Sequence[R], sittings: Sequence[Mapping[str, Any]]) -> tuple[S, dict[str, Any]]:
+        """The figures of what is done, and the object of summary.json."""
+
+    @abc.abstractmethod
+    def correct(self, results: Collection[R]) -> int | None:
+        """How many are right; None where that is not known before all are there."""
+
+    @abc.abstractmethod
+    def tokens(self) -> int:
+        """What shows how fast it goes: tokens so far in this sitting, that were generated or else read."""
 
     # -- one problem -----------------------------------------------------------------------------------------------
 
@@ -133,86 +150,22 @@ class Sitting:
 
     async def _one(self, example: Example) -> None:
         try:
-            run = self._start(example)
-            solution = await self._solve(run)
-            if solution.stopped_by == "interrupt":  # half a search is no result; its journal goes on from there
-                return
-            failed_samples = sum(node.finish_reason == "error" for node in run.tree.nodes)
-            result = await self._graded(example, solution, failed_samples)
+            result = await self.come_to(example)
         except ReasonError as error:
             if isinstance(error, EngineClosed) or is_disk_error(error):
                 raise
             self._failures.append(error)
-            self._add(_failed(example, error))
+            self._add(self.failed(example, error))
             fresh = len(self._results) - self._kept
             if self._enough_failures <= fresh == len(self._failures) and len(set(map(type, self._failures))) == 1:
                 raise
             return
-        if self._evaluation.log_samples:
-            self._folder.append("samples.jsonl", _sample(example, solution, result))
-        self._add(result)
-
-    def _start(self, example: Example) -> Run:
-        evaluation = self._evaluation
-        journal = self._folder.trace(example.problem.id)
-        if journal.exists():  # then not all of its tokens will be this sitting's
-            self._resumed.add(example.problem.id)
-        return self._solver.start(
-            example.problem,
-            evaluation.strategy,
-            budget=evaluation.budget,
-            seed=evaluation.seed,
-            verifiers=evaluation.verifiers,
-            journal=journal,
-            max_thinking_tokens=evaluation.max_thinking_tokens,
-            **evaluation.strategy_fields,
-        )
-
-    async def _solve(self, run: Run) -> Solution:
-        name = run.tree.problem.id
-        self._running[name] = run
-        try:
-            solution = await run.solve()
-        finally:
-            del self._running[name]
-        if name not in self._resumed:
-            self._policy_tokens += solution.usage.policy_tokens
-        return solution
-
-    async def _graded(self, example: Example, solution: Solution, failed_samples: int) -> ProblemResult:
-        """Grades in threads, an answer at a time, so that Ctrl-C waits for one at most."""
-        right: dict[str | None, bool] = {None: False}
-        for answer in (solution.answer, *(candidate.answer for candidate in solution.candidates)):
-            if answer not in right:
-                right[answer] = await asyncio.to_thread(self._task.grade, example, answer)
-        classes = await asyncio.to_thread(_classes, example, solution)
-        marks = await asyncio.to_thread(self._task.mark, example, solution.answer)
-        return ProblemResult(
-            id=example.problem.id,
-            answer=solution.answer,
-            reference=example.reference,
-            correct=right[solution.answer],
-            confidence=solution.confidence,
-            stopped_by=solution.stopped_by,
-            failed_samples=failed_samples,
-            usage=solution.usage.as_dict(),
-            candidates=tuple(
-                CandidateResult(
-                    answer=candidate.answer,
-                    answer_class=answer_class,
-                    correct=right[candidate.answer],
-                    num_tokens=candidate.num_tokens,
-                    finish_reason=candidate.finish_reason,
-                    score=candidate.score,
-                )
-                for candidate, answer_class in zip(solution.candidates, classes, strict=True)
-            ),
-            marks=marks,
-        )
+        if result is not None:
+            self._add(result)
 
     # -- records ---------------------------------------------------------------------------------------------------
 
-    def _add(self, result: ProblemResult) -> None:
+    def _add(self, result: R) -> None:
         self._folder.append("results.jsonl", result.as_dict())
         self._results[result.id] = result
         self._write_sitting()
@@ -228,7 +181,7 @@ class Sitting:
         }
         self._folder.write("sittings.json", [*self._earlier, sitting])
 
-    def _tell_progress(self, last: ProblemResult | None) -> None:
+    def _tell_progress(self, last: R | None) -> None:
         if self._evaluation.on_progress is None:
             return
         results = self._results.values()
@@ -236,45 +189,9 @@ class Sitting:
             done=len(results),
             total=len(self._task),
             kept=self._kept,
-            correct=sum(result.correct for result in results),
+            correct=self.correct(results),
             failed=sum(result.error is not None for result in results),
             seconds=time.perf_counter() - self._began,
             last=last,
         )
         self._evaluation.on_progress(progress)
-
-
-def _classes(example: Example, solution: Solution) -> list[int | None]:
-    """Each candidate's class of equivalent answers, numbered by first appearance; None abstains. Blocks."""
-    answering = [(i, c.answer) for i, c in enumerate(solution.candidates) if c.answer is not None]
-    classes: list[int | None] = [None] * len(solution.candidates)
-    for number, members in enumerate(group([answer for _, answer in answering], example.problem.equivalent)):
-        for member in members:
-            classes[answering[member][0]] = number
-    return classes
-
-
-def _failed(example: Example, error: ReasonError) -> ProblemResult:
-    return ProblemResult(
-        id=example.problem.id,
-        answer=None,
-        reference=example.reference,
-        correct=False,
-        confidence=0.0,
-        stopped_by=None,
-        usage={},
-        error=f"{type(error).__name__}: {error}",
-    )
-
-
-def _sample(example: Example, solution: Solution, result: ProblemResult) -> dict[str, Any]:
-    """A line of samples.jsonl: what was asked, and every text with its verdict."""
-    texts = zip(solution.candidates, result.candidates, strict=True)
-    return {
-        "id": result.id,
-        "problem": example.problem.content,
-        "reference": example.reference,
-        "answer": solution.answer,
-        "text": solution.text,
-        "candidates": [{"answer": c.answer, "correct": r.correct, "score": c.score, "text": c.text} for c, r in texts],
-    }

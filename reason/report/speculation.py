@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from reason.errors import ReasonError
-from reason.report.evaluate import environment
 from reason.report.replay_tables import LEARN_FROM_ROWS, ReplayRow, measure_replay, replay_table, select
+from reason.report.resumable import environment
 from reason.report.speed import Speed, overhead_table, speed_table
 from reason.report.tables import Table
 from reason.speculate.recording import Recording

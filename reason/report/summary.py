@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields, is_dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from reason.errors import UsageError
-from reason.report.results import PACE, ProblemResult, ResultsFolder
+from reason.report.process_statistics import harmonic_mean
+from reason.report.results import PACE, ProblemResult, Result, ResultsOf
 from reason.report.statistics import CurvePoint, Estimate, Interval, curve, maj_at_k, mean_with_interval, pass_at_k
 from reason.types import Usage
 
 if TYPE_CHECKING:
     from reason.tasks.task import Task
 
-__all__ = ["Summary", "read_summary", "summarize"]
+__all__ = ["Summary", "ledger", "moved", "plain", "read_summary", "summarize", "unfinished"]
 
 _NOT_SUMMED = ("unique_kv_tokens_peak", "unique_kv_tokens_mean")
 
@@ -29,6 +30,7 @@ class Summary:
         done: problems with a result, failed ones among them; ``total`` is how many there are.
         accuracy: the share of those done whose answer is right; None if none is done.
         marks: the means of the task's other marks, by name; failed problems have 0.
+        parts: the accuracy on each part of the task, where it has parts; ``harmonic_mean`` is that of two parts.
         unanswered: problems whose search gave no answer.
         failed: ids of problems whose run failed.
         curves: "majority", "pass" and, where candidates have weights, "weighted", over the number of candidates.
@@ -48,6 +50,8 @@ class Summary:
     standard_error: float | None
     interval: Interval | None
     marks: Mapping[str, Estimate]
+    parts: Mapping[str, Estimate]
+    harmonic_mean: Estimate | None
     correct: int
     unanswered: int
     failed: tuple[str, ...]
@@ -72,14 +76,26 @@ class Summary:
 
     def as_dict(self) -> dict[str, Any]:
         """The object of summary.json, and of ``reason eval --json``."""
-        values = asdict(self)
-        interval = None if self.interval is None else self.interval._asdict()
-        for name, estimate in self.marks.items():
-            values["marks"][name]["interval"] = estimate.interval._asdict()
-        return {**values, "complete": self.complete, "interval": interval}
+        return {**plain(self), "complete": self.complete}
 
 
-def read_summary(folder: ResultsFolder, task: Task) -> Summary:
+def plain(summary: Any) -> dict[str, Any]:
+    """The fields of a summary, JSON-able: intervals are objects with both ends."""
+
+    def shown(value: Any) -> Any:
+        if isinstance(value, Interval):
+            return value._asdict()
+        if is_dataclass(value):
+            return {field.name: shown(getattr(value, field.name)) for field in fields(value)}
+        if isinstance(value, Mapping):
+            return {name: shown(one) for name, one in value.items()}
+        return [shown(one) for one in value] if isinstance(value, (list, tuple)) else value
+
+    whole: dict[str, Any] = shown(summary)
+    return whole
+
+
+def read_summary(folder: ResultsOf[ProblemResult], task: Task) -> Summary:
     """The figures of what an evaluation of the task has done so far.
 
     Raises:
@@ -112,7 +128,8 @@ def summarize(
     """
     correct = [float(result.correct) for result in results]
     accuracy = mean_with_interval(correct) if correct else None
-    totals = _ledger(results, mean=False)
+    totals = ledger(results, mean=False)
+    parts = _parts(results)
     wall = sum(float(sitting["seconds"]) for sitting in sittings)
     return Summary(
         task=config["task"]["name"],
@@ -125,12 +142,14 @@ def summarize(
         standard_error=accuracy.standard_error if accuracy else None,
         interval=accuracy.interval if accuracy else None,
         marks=_marks(results),
+        parts={name: mean_with_interval(right) for name, right in parts.items()},
+        harmonic_mean=harmonic_mean(*parts.values()) if len(parts) == 2 else None,
         correct=int(sum(correct)),
         unanswered=sum(result.answer is None and result.error is None for result in results),
         failed=tuple(result.id for result in results if result.error is not None),
         curves=_curves(results),
         totals=totals,
-        means=_ledger(results, mean=True),
+        means=ledger(results, mean=True),
         wall_seconds=wall,
         tokens_per_second=totals["policy_tokens"] / wall if wall else 0.0,
         sittings=sittings,
@@ -142,6 +161,15 @@ def summarize(
 def _marks(results: Sequence[ProblemResult]) -> dict[str, Estimate]:
     names = dict.fromkeys(name for result in results for name in result.marks)
     return {name: mean_with_interval([result.marks.get(name, 0.0) for result in results]) for name in names}
+
+
+def _parts(results: Sequence[ProblemResult]) -> dict[str, list[bool]]:
+    """Whether each problem of a part is right, by part."""
+    parts: dict[str, list[bool]] = {}
+    for result in results:
+        if result.part:
+            parts.setdefault(result.part, []).append(result.correct)
+    return dict(sorted(parts.items()))
 
 
 def _curves(results: Sequence[ProblemResult]) -> dict[str, list[CurvePoint]]:
@@ -174,8 +202,8 @@ def _weight_of(result: ProblemResult) -> list[float] | None:
     return known if len(known) == len(weights) else None
 
 
-def _ledger(results: Sequence[ProblemResult], *, mean: bool) -> dict[str, float]:
-    """Sums or means by the ledger's names."""
+def ledger(results: Sequence[Result], *, mean: bool) -> dict[str, float]:
+    """Sums or means by the ledger's names, over the problems that did not fail."""
     row: dict[str, float] = {}
     for field in fields(Usage):
         values = [result.usage[field.name] for result in results if field.name in result.usage]
@@ -192,19 +220,31 @@ def _notes(
     config: Mapping[str, Any],
     sittings: Sequence[Mapping[str, Any]],
 ) -> list[str]:
+    notes = unfinished(results, total)
+    if config["budget"].get("seconds") is not None:
+        notes.append("problems were limited by seconds: results depend on the machine and are not reproducible")
+    if lost := sum(result.failed_samples > 0 for result in results):
+        notes.append(f"{lost} problems lost samples to errors; the same command tries them again")
+    notes += moved(sittings)
+    notes += [f"auto chose {chosen}" for chosen in _chosen(config["strategy"]["fields"])]
+    return notes
+
+
+def unfinished(results: Sequence[Result], total: int, failures: str = "count as wrong") -> list[str]:
+    """What to note where problems are not done, or failed; ``failures`` says what is made of those."""
     notes = []
     if len(results) < total:
         notes.append(f"{total - len(results)} of {total} problems are not done: these are the figures of the others")
-    if config["budget"].get("seconds") is not None:
-        notes.append("problems were limited by seconds: results depend on the machine and are not reproducible")
     if failed := sum(result.error is not None for result in results):
-        notes.append(f"{failed} failed problems count as wrong; the same command tries them again")
-    if lost := sum(result.failed_samples > 0 for result in results):
-        notes.append(f"{lost} problems lost samples to errors; the same command tries them again")
-    if any(_place(sitting) != _place(sittings[0]) for sitting in sittings):
-        notes.append("sittings ran on different machines or versions, see sittings")
-    notes += [f"auto chose {chosen}" for chosen in _chosen(config["strategy"]["fields"])]
+        notes.append(f"{failed} failed problems {failures}; the same command tries them again")
     return notes
+
+
+def moved(sittings: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What to note where sittings cannot be compared."""
+    if any(_place(sitting) != _place(sittings[0]) for sitting in sittings):
+        return ["sittings ran on different machines or versions, see sittings"]
+    return []
 
 
 def _place(sitting: Mapping[str, Any]) -> dict[str, Any]:

@@ -144,9 +144,10 @@ def test_problems_keep_their_part_when_others_come() -> None:
 
 
 def test_default_layers() -> None:
-    assert default_layers(24) == (12, 16, 20, -1)
-    assert default_layers(28) == (14, 18, 23, -1)
-    assert default_layers(2) == (-1,) or default_layers(2)[-1] == -1
+    assert default_layers(24) == (12, 14, 16, 18)
+    assert default_layers(28) == (14, 16, 18, 21)
+    assert default_layers(4) == (2,)
+    assert default_layers(2) == (-1,)
 
 
 def test_the_card_says_what_was_chosen_and_tried(tmp_path: Path) -> None:
