@@ -191,7 +191,7 @@ def pass_at_k(n: int, c: int, k: int) -> float:
 
 def maj_at_k(
     answers_by_class: Sequence[int | None],
-    correct_by_class: Mapping[int, bool],
+    correct_by_class: Mapping[int, float],
     k: int,
     *,
     weights: Sequence[float] | None = None,
@@ -202,7 +202,7 @@ def maj_at_k(
 
     Args:
         answers_by_class: each sample's class of equivalent answers, in sampled order; None abstains.
-        correct_by_class: whether each class is right.
+        correct_by_class: whether each class is right; a share, where only some of its members are.
         k: how many vote. Ties go to the class that appears first among them.
         weights: one for each sample, finite and at least 0: then the vote is weighted.
         seed: of the drawn subsets.
@@ -232,8 +232,8 @@ def maj_at_k(
         drawn = subsets[several] > 0
         first = np.stack([_first(drawn & member[:, i]) for i in range(len(classes))], axis=1)
         winners[several] = np.where(tied[several], first, n + 1).argmin(axis=1)
-    right = np.array([correct_by_class[c] for c in classes])
-    return float((right[winners] & present.any(axis=1)).mean())
+    right = np.array([correct_by_class[c] for c in classes], dtype=np.float64)
+    return float((right[winners] * present.any(axis=1)).mean())
 
 
 def curve_sizes(n: int) -> list[int]:

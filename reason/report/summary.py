@@ -188,10 +188,11 @@ def _any(result: ProblemResult, k: int) -> float:
 
 
 def _vote(result: ProblemResult, k: int, weights: Sequence[float] | None = None) -> float:
-    correct: dict[int, bool] = {}
-    for candidate in result.candidates:  # a class is what its first member is
+    members: dict[int, list[bool]] = {}
+    for candidate in result.candidates:  # programs that behave alike on what was tried need not all be right
         if candidate.answer_class is not None:
-            correct.setdefault(candidate.answer_class, candidate.correct)
+            members.setdefault(candidate.answer_class, []).append(candidate.correct)
+    correct = {answer_class: sum(right) / len(right) for answer_class, right in members.items()}
     return maj_at_k([c.answer_class for c in result.candidates], correct, k, weights=weights)
 
 

@@ -239,3 +239,9 @@ def test_ratios() -> None:
     interval = ratio_interval([2, 4, 6], [1, 2, 3])
     assert interval == pytest.approx((2.0, 2.0))
     assert ratio_interval([1, 2], [0, 1]) is None  # some resamples would divide by nothing
+
+
+def test_a_class_that_is_right_in_part() -> None:
+    """Programs may behave alike on what was tried, and one of them be wrong: a vote of one is then the mean sample."""
+    assert maj_at_k([0, 0, 0, 1], {0: 2 / 3, 1: 0.0}, 1) == pytest.approx(2 / 4)
+    assert maj_at_k([0, 0, 0, 1], {0: 2 / 3, 1: 0.0}, 4) == pytest.approx(2 / 3)
