@@ -43,6 +43,7 @@ def value(
     ramp: Annotated[int, typer.Option(help="Optimiser steps until td's targets are λ-returns alone.")] = 768,
     units: Annotated[int, typer.Option(help="Hidden units of each network; 0 is linear.")] = 128,
     members: Annotated[int, typer.Option(help="Networks whose logits are averaged.")] = 4,
+    rank: Annotated[float, typer.Option(help="Weight of the loss that compares solutions of one problem.")] = 1.0,
     epochs: Annotated[int, typer.Option(help="At most; a network stops when it gets no better.")] = 40,
     every: Annotated[int, typer.Option(min=2, help="Learn from each so-manieth token within steps, too.")] = 32,
     out: Annotated[
@@ -85,6 +86,7 @@ def value(
             ramp=ramp,
             units=units,
             members=members,
+            rank=rank,
             epochs=epochs,
             seed=seed,
         )

@@ -63,7 +63,7 @@ def _card(head: ValueHead, tried: Sequence[Tried], command: str) -> str:
         "",
         "## What was tried",
         "",
-        "| layer | targets | held-out cross-entropy | " + " | ".join(_COLUMNS + _VOTES) + " | member variance | "
+        "| layer | targets | held-out loss | " + " | ".join(_COLUMNS + _VOTES) + " | member variance | "
         "variance along solutions |",
         "|---:|---|" + "---:|" * (len(_COLUMNS) + len(_VOTES) + 3),
     ]
@@ -102,9 +102,7 @@ def _plot(file: FilePath, head: ValueHead, tried: Sequence[Tried]) -> None:
         left.plot(at, [epoch.training for epoch in own], color="tab:blue", alpha=0.6, **label)
         label = {"label": "held out"} if number == 0 else {}
         left.plot(at, [epoch.held_out for epoch in own], color="tab:orange", alpha=0.9, **label)
-    left.set(
-        xlabel="epoch", ylabel="cross-entropy at the ends of steps, nats", title=f"layer {head.layer}, each member"
-    )
+    left.set(xlabel="epoch", ylabel="loss", title=f"layer {head.layer}, each member")
     left.legend(frameon=False)
     names = [f"layer {one.layer}\n{_targets(one)}" for one in tried]
     figures = [one.figures["step AUC"] for one in tried]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from reason.errors import UsageError
 from reason.fields import check_choices
+from reason.training.value.objective import place_loss, rank_loss
 from reason.training.value.rollouts import INNER
 from reason.training.value.targets import lambda_returns, ramp
 from reason.verifiers.value_head import ValueHead
@@ -28,8 +29,9 @@ class FitOptions:
     ramp: steps of the optimiser over which α goes from 0 to 1.
     units: hidden units of each member; 0 is a linear head.
     members: networks whose logits are averaged.
-    epochs: at most; training stops when the held-out cross-entropy has not fallen for ``patience`` of them.
-    batch: rollouts of a step of the optimiser.
+    rank: weight of the ranking loss, see ``objective``; 0 is none.
+    epochs: at most; training stops when the held-out loss has not fallen for ``patience`` of them.
+    batch: rollouts of a step of the optimiser, about: all of a problem's belong together.
     learning_rate, weight_decay, dropout: of AdamW; dropout is on the states and on the hidden units.
     inner: weight of places within steps, beside 1 for the ends of steps.
     seed: of initial weights and batches.
@@ -40,6 +42,7 @@ class FitOptions:
     ramp: int = 768
     units: int = 128
     members: int = 4
+    rank: float = 1.0
     epochs: int = 40
     patience: int = 4
     batch: int = 64
@@ -51,7 +54,7 @@ class FitOptions:
 
     def __post_init__(self) -> None:
         check_choices(self)
-        least = {"ramp": 0, "units": 0, "members": 1, "epochs": 1, "patience": 1, "batch": 1, "inner": 0}
+        least = {"ramp": 0, "units": 0, "members": 1, "epochs": 1, "patience": 1, "batch": 1, "inner": 0, "rank": 0}
         for name, value in least.items():
             if getattr(self, name) < value:
                 raise UsageError(f"{name} must be at least {value}, got {getattr(self, name)}")
@@ -64,7 +67,7 @@ class FitOptions:
 
 @dataclass(frozen=True, slots=True)
 class Epoch:
-    """Cross-entropies after an epoch of a member, in nats, at the ends of steps."""
+    """Losses after an epoch of a member; the held-out one is of outcomes, at the ends of steps."""
 
     member: int
     number: int
@@ -107,11 +110,9 @@ def fit(
                 "a value head learns from both kinds; take more problems, or others"
             )
     scaling = {"mean": training.states.mean(dim=0), "std": training.states.std(dim=0).clamp_min(1e-4)}
-    members: list[dict[str, torch.Tensor]] = []
+    seen, unseen = _Part(training, scaling), _Part(held_out, scaling)
     epochs: list[Epoch] = []
-    for number in range(options.members):
-        member = _fit_member(scaling, training, held_out, options, number, epochs, on_epoch)
-        members.append(member)
+    members = [_fit_member(seen, unseen, options, number, epochs, on_epoch) for number in range(options.members)]
     weights = {**scaling, **{name: torch.stack([each[name] for each in members]) for name in members[0]}}
     weights["calibration"] = torch.tensor([1.0, 0.0])
     uncalibrated = ValueHead("fitting", model, layer, weights)
@@ -119,10 +120,25 @@ def fit(
     return Fitted(ValueHead("fitted", model, layer, weights), tuple(epochs))
 
 
+class _Part:
+    """A part as a member sees it: scaled states, and which rows belong to which problem."""
+
+    def __init__(self, states: States, scaling: Mapping[str, torch.Tensor]) -> None:
+        import torch
+
+        self.x = (states.states - scaling["mean"]) / scaling["std"]
+        self.kind = states.kind
+        self.rollout = states.rollout
+        self.correct = states.correct
+        self.outcome = states.correct[states.rollout]
+        self.problem = states.problem[states.rollout]
+        order = torch.argsort(self.problem, stable=True)
+        self.rows = torch.split(order, torch.bincount(self.problem).tolist())
+
+
 def _fit_member(
-    scaling: Mapping[str, torch.Tensor],
-    training: States,
-    held_out: States,
+    training: _Part,
+    held_out: _Part,
     options: FitOptions,
     number: int,
     epochs: list[Epoch],
@@ -130,53 +146,36 @@ def _fit_member(
 ) -> dict[str, torch.Tensor]:
     """One member's weights, those of its best epoch."""
     import torch
-    from torch.nn.functional import binary_cross_entropy_with_logits as cross_entropy
 
     generator = torch.Generator().manual_seed(1000 * options.seed + number)
-    weights = _initial(training.states.shape[1], options.units, generator)
-    decayed = [weight for name, weight in weights.items() if name.endswith("weight")]
-    others = [weight for name, weight in weights.items() if name.endswith("bias")]
+    weights = _initial(training.x.shape[1], options.units, generator)
     groups: list[dict[str, Any]] = [
-        {"params": decayed, "weight_decay": options.weight_decay},
-        {"params": others, "weight_decay": 0.0},
+        {"params": [weights[name] for name in weights if name.endswith(ending)], "weight_decay": decay}
+        for ending, decay in (("weight", options.weight_decay), ("bias", 0.0))
     ]
     optimiser = torch.optim.AdamW(groups, lr=options.learning_rate)
-    x = (training.states - scaling["mean"]) / scaling["std"]
-    seen = (held_out.states - scaling["mean"]) / scaling["std"]
-    outcome = held_out.correct[held_out.rollout]
-    ends = held_out.kind != INNER
-    rows = _rows_of_rollouts(training.rollout, len(training.correct))
+    problems = len(training.rows)
+    at_once = max(1, round(options.batch * problems / len(training.correct)))
     best, best_loss, since, step = {name: w.detach().clone() for name, w in weights.items()}, float("inf"), 0, 0
     for epoch in range(1, options.epochs + 1):
-        order = torch.randperm(len(rows), generator=generator)
-        total = count = 0.0
-        for batch in torch.split(order, options.batch):
-            chosen = torch.cat([rows[each] for each in batch.tolist()])
-            logits = _logits(weights, x[chosen], options.dropout, generator)
-            z = training.correct[training.rollout[chosen]]
-            target = z
-            if options.targets == "td":
-                with torch.no_grad():
-                    local = torch.repeat_interleave(
-                        torch.arange(len(batch)), torch.tensor([len(rows[each]) for each in batch.tolist()])
-                    )
-                    values = _logits(weights, x[chosen], 0.0, generator).sigmoid()
-                    returns = lambda_returns(values, training.correct[batch], local, options.lambda_)
-                    alpha = ramp(step, options.ramp)
-                    target = (1 - alpha) * z + alpha * returns
-            of_end = training.kind[chosen] != INNER
-            weight = torch.where(of_end, 1.0, options.inner)
-            losses = cross_entropy(logits, target, reduction="none")
-            loss = (weight * losses).sum() / weight.sum().clamp_min(1e-9)
+        losses: list[float] = []
+        for batch in torch.split(torch.randperm(problems, generator=generator), at_once):
+            rows = torch.cat([training.rows[each] for each in batch.tolist()])
+            logits = _logits(weights, training.x[rows], options.dropout, generator)
+            target = _target(training, rows, weights, options, step, generator)
+            loss = place_loss(logits, target, training.kind[rows], options.inner)
+            loss = loss + options.rank * _rank_loss(training, rows, logits)
             optimiser.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
+            losses.append(float(loss.detach()))
             step += 1
-            total += float(losses.detach()[of_end].sum())
-            count += float(of_end.sum())
         with torch.no_grad():
-            held = float(cross_entropy(_logits(weights, seen[ends], 0.0, generator), outcome[ends]))
-        epochs.append(Epoch(number, epoch, total / max(count, 1.0), held))
+            everything = torch.arange(len(held_out.x))
+            logits = _logits(weights, held_out.x, 0.0, generator)
+            lost = place_loss(logits, held_out.outcome, held_out.kind, 0.0)
+            held = float(lost + options.rank * _rank_loss(held_out, everything, logits))
+        epochs.append(Epoch(number, epoch, sum(losses) / len(losses), held))
         if on_epoch is not None:
             on_epoch(epochs[-1])
         if held < best_loss:
@@ -184,6 +183,32 @@ def _fit_member(
         elif (since := since + 1) >= options.patience:
             break
     return best
+
+
+def _target(
+    part: _Part,
+    rows: torch.Tensor,
+    weights: Mapping[str, torch.Tensor],
+    options: FitOptions,
+    step: int,
+    generator: torch.Generator,
+) -> torch.Tensor:
+    """What the values of some rows, whole rollouts in order, are drawn towards."""
+    import torch
+
+    outcome = part.outcome[rows]
+    if options.targets == "mc":
+        return outcome
+    with torch.no_grad():
+        values = _logits(weights, part.x[rows], 0.0, generator).sigmoid()
+        numbers, rollout = torch.unique_consecutive(part.rollout[rows], return_inverse=True)
+        returns = lambda_returns(values, part.correct[numbers], rollout, options.lambda_)
+        alpha = ramp(step, options.ramp)
+        return (1 - alpha) * outcome + alpha * returns
+
+
+def _rank_loss(part: _Part, rows: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
+    return rank_loss(logits, part.outcome[rows], part.problem[rows], part.kind[rows])
 
 
 def _initial(size: int, units: int, generator: torch.Generator) -> dict[str, torch.Tensor]:
@@ -224,12 +249,6 @@ def _drop(x: torch.Tensor, share: float, generator: torch.Generator) -> torch.Te
     kept = torch.rand(x.shape, generator=generator) >= share
     dropped: torch.Tensor = x * kept / (1 - share)
     return dropped
-
-
-def _rows_of_rollouts(rollout: torch.Tensor, count: int) -> list[torch.Tensor]:
-    import torch
-
-    return list(torch.split(torch.arange(len(rollout)), torch.bincount(rollout, minlength=count).tolist()))
 
 
 def _calibration(head: ValueHead, held_out: States) -> torch.Tensor:

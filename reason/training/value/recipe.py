@@ -17,6 +17,7 @@ from reason.errors import UsageError
 from reason.training.value import states as stored
 from reason.training.value.fit import Epoch, FitOptions, fit
 from reason.training.value.metrics import Figure, figures
+from reason.training.value.objective import place_loss, rank_loss
 from reason.training.value.rollouts import INNER, Rollout
 from reason.verifiers.value_head import ValueHead
 
@@ -25,8 +26,8 @@ if TYPE_CHECKING:
 
 __all__ = ["CHOSEN_BY", "Parts", "Tried", "default_layers", "part", "train", "tried_row"]
 
-CHOSEN_BY = "step cross-entropy"
-"""The held-out figure that decides between layers and targets: the lowest."""
+CHOSEN_BY = "loss"
+"""What decides between layers and targets, on the held-out problems: the lowest, of outcomes at the ends of steps."""
 
 
 class Parts(NamedTuple):
@@ -140,7 +141,7 @@ def _try(parts: Parts, layer: int, options: FitOptions, model: str) -> Tried:
     fitted = fit(parts.training, parts.held_out, options, model=model, layer=layer)
     head = fitted.head
     with torch.no_grad():
-        held = figures(head(parts.held_out.states), parts.held_out)[CHOSEN_BY].value
+        held = _loss(head, parts.held_out, options.rank)
         values = head(parts.test.states)
         ends = parts.test.kind != INNER
         members = head.logits(parts.test.states[ends]).sigmoid()
@@ -154,6 +155,13 @@ def _try(parts: Parts, layer: int, options: FitOptions, model: str) -> Tried:
         spread=float(members.var(dim=0).mean()) if len(members) > 1 else 0.0,
         steps=_variance_along(values[ends], parts.test.rollout[ends]),
     )
+
+
+def _loss(head: ValueHead, given: States, rank: float) -> float:
+    logits = head(given.states).logit(eps=1e-6)
+    outcome, problem = given.correct[given.rollout], given.problem[given.rollout]
+    lost = place_loss(logits, outcome, given.kind, 0.0)
+    return float(lost + rank * rank_loss(logits, outcome, problem, given.kind))
 
 
 def _variance_along(values: Any, rollout: Any) -> float:
