@@ -142,6 +142,8 @@ class Request:
         stop_token_ids: tokens that end the completion; the token is kept in ``token_ids``, not in ``text``.
         ignore_eos: go on after an end-of-sequence token.
         hidden: the completion tells its mean hidden state. It costs no forward.
+        states: layers (see ``Probe.layer``) of which the completion tells the states that its tokens were drawn from.
+            It costs no forward, and memory for each token.
         probes: read the states that tokens are drawn from; their numbers are in the completion's ``logprobs``, which
             are recorded then.
         owner: the problem this work is accounted to.
@@ -156,6 +158,7 @@ class Request:
     stop_token_ids: tuple[int, ...] = ()
     ignore_eos: bool = False
     hidden: bool = False
+    states: tuple[int, ...] = ()
     probes: tuple[Probe, ...] = ()
     owner: str = ""
 
@@ -177,7 +180,8 @@ class Completion:
     """What a ``Request`` came to. ``index`` is the request's place in the list given to ``Engine.generate``.
 
     ``hidden`` [hidden_size] is the mean, over the generated tokens, of the last layer's states that they were drawn
-    from, after the final norm, when asked for and where the engine has them. ``proposers`` names, token by token, the
+    from, after the final norm, when asked for and where the engine has them; ``states`` has them token by token,
+    [tokens, hidden_size] by layer, in the model's precision. ``proposers`` names, token by token, the
     draft source that had proposed it, "" for those that nobody had; it is empty where the engine does not draft.
     """
 
@@ -188,6 +192,7 @@ class Completion:
     stopped_on: str | int | None = None  # the stop string or stop/eos token id
     logprobs: tuple[TokenLogprobs, ...] = ()
     hidden: torch.Tensor | None = field(default=None, compare=False)  # float32, on the CPU
+    states: Mapping[int, torch.Tensor] = field(default_factory=dict, compare=False)  # on the CPU
     proposers: tuple[str, ...] = field(default=(), compare=False)
     error: Exception | None = None
 
@@ -430,6 +435,7 @@ class Step:
     tokens: Path  # this step's own
     logprobs: tuple[TokenLogprobs, ...] = ()  # one a token, where they were recorded
     hidden: torch.Tensor | None = field(default=None, compare=False)  # see ``Completion``, where it was recorded
+    states: Mapping[int, torch.Tensor] = field(default_factory=dict, compare=False)  # the same
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -465,7 +471,8 @@ class Verifier(Protocol):
     One with a model of its own has methods ``usage(owner)`` and ``forget(owner)`` as engines have: the verifier tokens
     there are added to the run's. One that can say why has a method ``review``, asked instead of ``score``: a ``Review``
     for each trajectory. One with an attribute ``hidden`` that is true gets the steps' hidden states, as embedders do;
-    one with a method ``probes(engine)`` finds what those say in the steps' ``logprobs``.
+    one with a tuple of layers ``states`` gets those token by token; one with a method ``probes(engine)`` finds what
+    those say in the steps' ``logprobs``.
 
     ``statistics`` and ``top_logprobs`` say what must be recorded while the steps are generated (see ``Sampling``);
     ``probability`` whether scores lie in [0, 1], so that a product of them means something.

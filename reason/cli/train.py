@@ -78,6 +78,7 @@ def value(
     from reason.training.value.card import write_card
     from reason.training.value.fit import FitOptions
     from reason.training.value.recipe import default_layers, train
+    from reason.training.value.states import Recorder
 
     fits = [
         FitOptions(
@@ -95,33 +96,47 @@ def value(
     wanted = None if layers is None else _numbers(layers)
     loaded = load_task(task, data=data, limit=limit, offset=offset)
     folder = out or _default_folder(loaded.name, model)
-    evaluation = Evaluation(
-        loaded,
-        "best-of-n",
-        {"num_samples": samples, "max_tokens": max_tokens},
-        out=folder / "rollouts",
-        seed=seed,
-        concurrency=concurrency,
-        model_options={"device": device, "dtype": dtype, "quantize": None},
-        draft=draft,
-    )
-    evaluation.check_folder()
+    say = _saying(as_json)
     with Solver(model, device=device, dtype=dtype, kv_tokens=kv_tokens, threads=threads, draft=draft) as solver:
-        say = _saying(as_json)
-        say(f"1/3 solutions of {len(loaded)} problems, {samples} each")
+        layers_tried = wanted or default_layers(_num_layers(solver))
+        delimiter = loaded.examples[0].problem.step_delimiter
+        recorder = Recorder(layers_tried, folder / "states", delimiter=delimiter, every=every)
+        evaluation = Evaluation(
+            loaded,
+            "best-of-n",
+            {"num_samples": samples, "max_tokens": max_tokens, "select": "weighted", "verifier": recorder.name},
+            out=folder / "rollouts",
+            seed=seed,
+            concurrency=concurrency,
+            verifiers={recorder.name: recorder},
+            model_options={"device": device, "dtype": dtype, "quantize": None},
+            draft=draft,
+        )
+        say(f"1/3 solutions of {len(loaded)} problems, {samples} each, and states of layers {_listed(layers_tried)}")
         if not _roll(evaluation, solver):
             print("interrupted: the same command goes on from there", file=sys.stderr)
             raise typer.Exit(130)
         rollouts = read_rollouts(evaluation.folder.path)
-        if wanted is None:
-            wanted = default_layers(_num_layers(solver))
-        say(f"2/3 hidden states of {len(rollouts)} solutions, layers {', '.join(map(str, wanted))}")
-        delimiter = loaded.examples[0].problem.step_delimiter
-        _collect(solver, rollouts, folder / "states", wanted, delimiter=delimiter, every=every, concurrency=concurrency)
+        say(f"2/3 states of {len(rollouts)} solutions, computed where they were not kept")
+        _collect(
+            solver,
+            rollouts,
+            folder / "states",
+            layers_tried,
+            delimiter=delimiter,
+            every=every,
+            concurrency=concurrency,
+        )
         name = solver.engine.name
-    say(f"3/3 {len(wanted) * len(fits)} fits")
-    about = {"data": f"{loaded.name} ({loaded.source}, {loaded.licence})", "sha256": loaded.sha256, "samples": samples}
-    head, tried = train(rollouts, folder / "states", wanted, fits, model=name, about=about, on_fit=_counter("fits"))
+    say(f"3/3 {len(layers_tried) * len(fits)} fits")
+    about = {
+        "data": f"{loaded.name} ({Path(loaded.source).name}, {loaded.licence})",
+        "sha256": loaded.sha256,
+        "samples": samples,
+    }
+    head, tried = train(
+        rollouts, folder / "states", layers_tried, fits, model=name, about=about, on_fit=_counter("fits")
+    )
     head.save(folder / "head.safetensors")
     write_card(folder, head, tried, command=" ".join(["reason", *map(shlex.quote, sys.argv[1:])]))
     if as_json:
@@ -147,6 +162,10 @@ def _num_layers(solver: Solver) -> int:
     if not isinstance(solver.engine, LocalEngine):
         raise UsageError("value heads are trained on a local model's hidden states")
     return solver.engine.num_layers
+
+
+def _listed(layers: Sequence[int]) -> str:
+    return ", ".join(map(str, layers))
 
 
 def _numbers(text: str) -> tuple[int, ...]:

@@ -31,6 +31,7 @@ class GenerateJob:
         self.generated: list[int] = []
         self.logprobs: list[TokenLogprobs] = []
         self.hidden_sum: torch.Tensor | None = None  # of the states that the generated tokens were drawn from
+        self.states: dict[int, list[torch.Tensor]] = {layer: [] for layer in request.states}  # by layer, one a token
         self.proposers: list[str] = []  # of the generated tokens, where the engine drafts
         self.grammar: Grammar | None = None
         self.stops: StopMatcher | None = None
@@ -48,6 +49,10 @@ class GenerateJob:
     def add_hidden(self, state: torch.Tensor) -> None:
         """Counts a state, [hidden_size] float32, that a token is drawn from."""
         self.hidden_sum = state.clone() if self.hidden_sum is None else self.hidden_sum.add_(state)
+
+    def add_states(self, layer: int, state: torch.Tensor) -> None:
+        """Keeps a layer's state, [hidden_size], that a token is drawn from."""
+        self.states[layer].append(state.clone())
 
     def completion(
         self,
@@ -69,6 +74,7 @@ class GenerateJob:
             stopped_on=stopped_on,
             logprobs=tuple(self.logprobs),
             hidden=None if self.hidden_sum is None else self.hidden_sum / len(self.generated),
+            states={layer: torch.stack(states) for layer, states in self.states.items() if states},
             proposers=tuple(self.proposers),
             error=error,
         )
@@ -136,8 +142,8 @@ def refusal(request: Request, runner: ModelRunner) -> ReasonError | None:
                 -(1 << 63) <= n < 1 << 63 for n in (request.seed, request.key)
             ),
         }
-        for probe in request.probes:
-            runner.check_layer(probe.layer)
+        for layer in (*request.states, *(probe.layer for probe in request.probes)):
+            runner.check_layer(layer)
     except UsageError as error:
         return error
     except TypeError as error:

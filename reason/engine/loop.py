@@ -267,6 +267,8 @@ class EngineLoop:
                         job.logprobs.append(recorded)
                     if states is not None and job.request.hidden:
                         job.add_hidden(states[drawing.row(taken)])
+                    for layer in job.states:
+                        job.add_states(layer, probed.states(layer)[drawing.row(taken)])
                     if drafting is not None:
                         job.proposers.append(drafting.named(drawing.proposer(taken, token)))
                     self._take(job, token)
@@ -366,7 +368,7 @@ class EngineLoop:
 def _layers(drawing: Sequence[GenerateJob], scoring: Sequence[ScoreJob]) -> set[int]:
     """The layers whose states are wanted of a forward."""
     probed = {probe.layer for job in drawing for probe in job.request.probes}
-    return probed.union(*(job.layers for job in scoring))
+    return probed.union(*(job.states for job in drawing), *(job.layers for job in scoring))
 
 
 def _decodes(branch: Branch) -> bool:

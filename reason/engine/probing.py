@@ -27,12 +27,16 @@ class Probed:
     @torch.inference_mode()
     def __init__(self, probes: Iterable[Sequence[Probe]], forward: Forward, rows: Sequence[int]) -> None:
         distinct = {probe.name: probe for each in probes for probe in each}
-        states: dict[int, torch.Tensor] = {}
-        self._values: dict[str, list[float] | Exception] = {}
-        for name, probe in distinct.items():
-            if probe.layer not in states:
-                states[probe.layer] = forward.kept[probe.layer][rows].float().cpu()
-            self._values[name] = _read(probe, states[probe.layer])
+        self._forward = forward
+        self._rows = rows
+        self._states: dict[int, torch.Tensor] = {}
+        self._values = {name: _read(probe, self.states(probe.layer).float()) for name, probe in distinct.items()}
+
+    def states(self, layer: int) -> torch.Tensor:
+        """A layer's states of the rows, [rows, hidden_size], on the CPU."""
+        if layer not in self._states:
+            self._states[layer] = self._forward.kept[layer][self._rows].cpu()
+        return self._states[layer]
 
     def values(self, request: Request, row: int) -> tuple[tuple[str, float], ...]:
         """What a request's probes say of a row, by its place in ``rows``.

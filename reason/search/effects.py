@@ -82,6 +82,8 @@ class Effects:
         recorded = [verifier.top_logprobs for verifier in judges]
         self._logprobs = max((k for k in recorded if k is not None), default=None)
         self._probes = _probes(judges, engine)
+        self._layers = tuple(dict.fromkeys(layer for judge in judges for layer in getattr(judge, "states", ())))
+        self._states: dict[int, Mapping[int, torch.Tensor]] = {}  # by node, until it was measured
         self._wants_hidden = any(getattr(verifier, "hidden", False) for verifier in verifiers.values())
         self._hidden: dict[int, torch.Tensor] = {}  # by node
 
@@ -160,6 +162,7 @@ class Effects:
             max_tokens=min(tokens, expand.until) if isinstance(expand.until, int) else tokens,
             stop=expand.stop + delimiter,
             hidden=self._wants_hidden,
+            states=self._layers,
             probes=self._probes,
             owner=self._owner,
         )
@@ -195,6 +198,8 @@ class Effects:
         done = await generate(self._engine, request, max_thinking_tokens=thinking)
         if done.completion.hidden is not None:
             self._hidden[node.id] = done.completion.hidden
+        if done.completion.states:
+            self._states[node.id] = done.completion.states
         if self.journal is not None:
             assert node.parent is not None
             counts = (done.num_generated, done.num_calls)
@@ -214,7 +219,14 @@ class Effects:
         """For each node an embedding, or scores: one, or one for each of its steps."""
         codec = self._engine.codec
         pieces = [
-            trajectories(self._tree, codec, node, by_step=measure.by_step, hidden=self._hidden)
+            trajectories(
+                self._tree,
+                codec,
+                node,
+                by_step=measure.by_step,
+                hidden=self._hidden.get(node),
+                states=self._states.pop(node, None),
+            )
             for node in measure.nodes
         ]
         verifier = self._verifiers[measure.name]

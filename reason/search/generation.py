@@ -141,7 +141,11 @@ def open_ended(codec: TextCodec, completion: Completion) -> Completion:
     if kept == len(tokens):
         return completion
     return replace(
-        completion, token_ids=tokens[:kept], text=codec.decode(tokens[:kept]), logprobs=completion.logprobs[:kept]
+        completion,
+        token_ids=tokens[:kept],
+        text=codec.decode(tokens[:kept]),
+        logprobs=completion.logprobs[:kept],
+        states={layer: states[:kept] for layer, states in completion.states.items()},
     )
 
 
@@ -163,6 +167,7 @@ def split_steps(codec: TextCodec, step: Step, delimiter: str) -> list[Step]:
             text=codec.decode(step.tokens[first:last]),
             tokens=step.tokens[first:last],
             logprobs=step.logprobs[first:last] if recorded else (),
+            states={layer: states[first:last] for layer, states in step.states.items()},
         )
         for first, last in itertools.pairwise(edges)
     ]
@@ -187,6 +192,7 @@ def _joined(codec: TextCodec, first: Completion, given: Path, second: Completion
         text=codec.decode(first.token_ids + given) + second.text,
         logprobs=logprobs,
         hidden=None,  # that of the second alone would not be the step's
+        states={},
         proposers=first.proposers + ("",) * len(given) + second.proposers if first.proposers else (),
     )
 

@@ -92,16 +92,22 @@ def vectors(tree: Tree, nodes: Sequence[int], name: str) -> npt.NDArray[np.float
 
 
 def trajectories(
-    tree: Tree, codec: TextCodec, node: int, *, by_step: bool, hidden: Mapping[int, torch.Tensor] | None = None
+    tree: Tree,
+    codec: TextCodec,
+    node: int,
+    *,
+    by_step: bool,
+    hidden: torch.Tensor | None = None,
+    states: Mapping[int, torch.Tensor] | None = None,
 ) -> list[Trajectory]:
     """The trajectory that ends with a node; with ``by_step`` those that end with each of the steps in it.
 
     Args:
-        hidden: nodes' mean hidden states, as far as they were recorded.
+        hidden, states: of the node, if they were recorded.
     """
     path = tree.steps(node)
     above = [_step(tree, step) for step in path[:-1]]
-    last, leaf = replace(_step(tree, path[-1]), hidden=(hidden or {}).get(path[-1].id)), path[-1]
+    last, leaf = replace(_step(tree, path[-1]), hidden=hidden, states=states or {}), path[-1]
     steps = split_steps(codec, last, tree.problem.step_delimiter) if by_step else [last]
 
     def first(count: int) -> Trajectory:

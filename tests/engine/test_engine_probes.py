@@ -55,6 +55,10 @@ def check(model: Any, done: Sequence[Completion], requests: Sequence[Request]) -
             assert {row.values[place][0] for row in completion.logprobs} == {probe.name}
             found = torch.tensor([row.values[place][1] for row in completion.logprobs])
             torch.testing.assert_close(found, expected, atol=1e-2, rtol=1e-3)
+        assert completion.states.keys() == set(request.states)
+        for layer in request.states:
+            expected = states_of(model, path, layer)[len(request.prefix) - 1 : -1]
+            torch.testing.assert_close(completion.states[layer], expected, atol=2e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("kv_tokens", [4096, 70])
@@ -70,7 +74,15 @@ async def test_they_read_what_tokens_are_drawn_from(
     engine = make_engine(kv_tokens=kv_tokens, model_type=model_type)
     samplings = [Sampling(temperature=0.0), Sampling(statistics=True), Sampling(repetition_penalty=1.5)] * 2
     requests = [
-        Request(prefix=path, key=i, sampling=sampling, max_tokens=25 - 8 * (i % 3), ignore_eos=True, probes=PROBES)
+        Request(
+            prefix=path,
+            key=i,
+            sampling=sampling,
+            max_tokens=25 - 8 * (i % 3),
+            ignore_eos=True,
+            probes=PROBES,
+            states=LAYERS[: i % 3],
+        )
         for i, (path, sampling) in enumerate(zip(prompts(6), samplings, strict=True))
     ]
     check(references[model_type], await finish(engine, requests), requests)
@@ -82,7 +94,9 @@ async def test_drafts_change_nothing(
     make_drafting: MakeDrafting, prompts: MakePrompts, finish: Finish, talker: PreTrainedModel, rule: str
 ) -> None:
     engine = make_drafting(REJECTION.get(rule, MANY), rule=rule)
-    requests = [replace(request, probes=PROBES) for request in requests_for(eight(prompts), max_tokens=30)]
+    requests = [
+        replace(request, probes=PROBES, states=LAYERS) for request in requests_for(eight(prompts), max_tokens=30)
+    ]
     check(talker, await finish(engine, requests), requests)
     assert engine.stats().accepted > 10
 
@@ -121,6 +135,8 @@ async def test_one_that_fails_ends_its_own_request(
 ) -> None:
     one, other = prompts(2)
     requests = [Request(prefix=one, max_tokens=5, probes=(probe,)), Request(prefix=other, max_tokens=5)]
+    if probe.layer not in LAYERS:
+        requests[0] = replace(requests[0], probes=(), states=(probe.layer,))
     failed, done = await finish(make_engine(), requests)
     assert failed.finish_reason == "error"
     with pytest.raises(kind, match=message):

@@ -14,7 +14,7 @@ from reason.engine.codec import HubCodec
 from reason.engine.scripted import ScriptedEngine
 from reason.errors import UsageError
 from reason.training.value.rollouts import FINAL, INNER, STEP, Place, Rollout, places
-from reason.training.value.states import collect, load
+from reason.training.value.states import Recorder, collect, load
 from reason.types import Path, Problem, Request, Step, Trajectory
 from reason.verifiers import make_verifier
 from reason.verifiers.value_head import HeadVerifier, ValueHead
@@ -154,3 +154,38 @@ async def test_the_states_learnt_from_are_those_tokens_were_drawn_from(
     assert own.correct.tolist() == [0.0, 1.0]
     assert own.problem.tolist() == [0, 0]
     assert sorted(set(own.rollout.tolist())) == [0, 1]
+
+
+async def test_what_was_kept_while_it_was_written_is_not_computed(
+    make_engine: MakeEngine, prompts: MakePrompts, finish: Finish, tmp_path: FilePath
+) -> None:
+    engine = make_engine()
+    asked = [Request(prefix=path, max_tokens=20, ignore_eos=True, states=(0, -1)) for path in prompts(3)]
+    done = await finish(engine, asked)
+    rollouts = [
+        Rollout(problem="p", prompt=request.prefix, tokens=each.token_ids, answer_class=None, correct=False)
+        for request, each in zip(asked, done, strict=True)
+    ]
+    given = [
+        Trajectory(
+            problem=Problem(content="?", id="p"),
+            prompt=request.prefix,
+            steps=(Step(text=each.text, tokens=each.token_ids, states=each.states),),
+        )
+        for request, each in zip(asked, done, strict=True)
+    ]
+    recorder = Recorder((0, -1), tmp_path / "kept", every=5)
+    assert await recorder.score(given[:2], engine, "o") == [1.0, 1.0]
+    await collect(engine, rollouts[:2], tmp_path / "kept", (0, -1), every=5)
+    assert engine.usage("states").verifier_tokens == 0
+    assert list((tmp_path / "kept" / "parts").iterdir()) == []
+    await collect(engine, rollouts[:2], tmp_path / "computed", (0, -1), every=5)
+    assert engine.usage("states").verifier_tokens > 0
+    for layer in (0, -1):
+        kept, computed = (load(rollouts[:2], tmp_path / name, layer) for name in ("kept", "computed"))
+        torch.testing.assert_close(kept.states, computed.states, atol=0.05, rtol=0.02)
+        assert torch.equal(kept.token, computed.token)
+    # One that was not kept is computed beside the others.
+    await recorder.score(given[:2], engine, "o")
+    await collect(engine, rollouts, tmp_path / "mixed", (0, -1), every=5)
+    assert len(load(rollouts, tmp_path / "mixed", 0).correct) == 3

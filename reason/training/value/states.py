@@ -8,16 +8,16 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path as FilePath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from reason.errors import ReasonError
 from reason.training.value.rollouts import Place, Rollout, places
-from reason.types import Engine
+from reason.types import Engine, TextCodec, Trajectory
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["States", "collect", "load"]
+__all__ = ["Recorder", "States", "collect", "load"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,6 +60,45 @@ class States:
         )
 
 
+class Recorder:
+    """A verifier that keeps the states of solutions while they are written, for ``collect``. Its scores say nothing.
+
+    Args:
+        states: the layers.
+        folder, delimiter, every: see ``collect``.
+    """
+
+    name: ClassVar[str] = "states"
+    statistics: ClassVar[bool] = False
+    top_logprobs: ClassVar[int | None] = None
+    probability: ClassVar[bool] = True
+
+    def __init__(self, states: Sequence[int], folder: FilePath, *, delimiter: str = "\n\n", every: int = 32) -> None:
+        self.states = tuple(states)
+        self._folder = folder
+        self._delimiter = delimiter
+        self._every = every
+
+    async def score(self, trajectories: Sequence[Trajectory], engine: Engine, owner: str) -> list[float]:
+        for each in trajectories:
+            if len(each.steps) == 1 and each.steps[0].states:
+                await asyncio.to_thread(self._keep, each, engine.codec)
+        return [1.0] * len(trajectories)
+
+    def _keep(self, trajectory: Trajectory, codec: TextCodec) -> None:
+        (step,) = trajectory.steps
+        rollout = Rollout(
+            problem=trajectory.problem.id,
+            prompt=trajectory.prompt,
+            tokens=step.tokens,
+            answer_class=None,
+            correct=False,
+        )
+        tokens = [place.token for place in places(codec, rollout, self._delimiter, every=self._every)]
+        states = {layer: step.states[layer][tokens] for layer in self.states}
+        _save(_part(self._folder, [rollout], self._delimiter, self._every), states)
+
+
 async def collect(
     engine: Engine,
     rollouts: Sequence[Rollout],
@@ -91,10 +130,16 @@ async def collect(
         nonlocal done
         async with room:
             found = [places(engine.codec, each, delimiter, every=every) for each in by_problem[name]]
+            kept = [_part(folder, [each], delimiter, every) for each in by_problem[name]]
             states = await asyncio.gather(
-                *(_states(engine, each, at, layers) for each, at in zip(by_problem[name], found, strict=True))
+                *(
+                    _states(engine, each, at, layers, part)
+                    for each, at, part in zip(by_problem[name], found, kept, strict=True)
+                )
             )
             _write(folder / f"{name}.safetensors", layers, states, found, keys[name])
+            for part in kept:
+                part.unlink(missing_ok=True)
         done += 1
         if on_problem is not None:
             on_problem(done, len(by_problem))
@@ -142,9 +187,14 @@ def _by_problem(rollouts: Sequence[Rollout]) -> Mapping[str, list[Rollout]]:
 
 
 async def _states(
-    engine: Engine, rollout: Rollout, at: Sequence[Place], layers: Sequence[int]
+    engine: Engine, rollout: Rollout, at: Sequence[Place], layers: Sequence[int], part: FilePath
 ) -> dict[int, torch.Tensor]:
-    """For each layer the states at some places, [places, size]."""
+    """For each layer the states at some places, [places, size]: those that were kept, or else computed."""
+    if _has(part, layers, None):
+        from safetensors import safe_open
+
+        with safe_open(part, framework="pt") as file:
+            return {layer: file.get_tensor(f"layer.{layer}") for layer in layers}
     path = rollout.prompt + rollout.tokens[:-1]
     start = len(rollout.prompt) - 1  # the first token was drawn from the prompt's last
     (scored,) = await engine.score([path], start, logprobs=False, layers=layers, owner="states")
@@ -158,6 +208,11 @@ def _key(rollouts: Sequence[Rollout], delimiter: str, every: int) -> str:
     return hashlib.sha256(told.encode()).hexdigest()
 
 
+def _part(folder: FilePath, rollouts: Sequence[Rollout], delimiter: str, every: int) -> FilePath:
+    """Where the states of one rollout are kept before those of its problem are put together."""
+    return folder / "parts" / f"{_key(rollouts, delimiter, every)}.safetensors"
+
+
 def _write(
     file: FilePath,
     layers: Sequence[int],
@@ -166,12 +221,25 @@ def _write(
     key: str,
 ) -> None:
     import torch
+
+    whole = {layer: torch.cat([each[layer] for each in states]) for layer in layers}
+    more = {
+        "rollout": torch.tensor([number for number, own in enumerate(at) for _ in own]),
+        "kind": torch.tensor([place.kind for own in at for place in own]),
+        "token": torch.tensor([place.token for own in at for place in own]),
+    }
+    _save(file, whole, more, key)
+
+
+def _save(
+    file: FilePath, states: Mapping[int, torch.Tensor], more: Mapping[str, torch.Tensor] | None = None, key: str = ""
+) -> None:
+    import torch
     from safetensors.torch import save
 
-    tensors = {f"layer.{layer}": torch.cat([each[layer] for each in states]).to(torch.bfloat16) for layer in layers}
-    tensors["rollout"] = torch.tensor([number for number, own in enumerate(at) for _ in own])
-    tensors["kind"] = torch.tensor([place.kind for own in at for place in own])
-    tensors["token"] = torch.tensor([place.token for own in at for place in own])
+    tensors = {f"layer.{layer}": each.to(torch.bfloat16).contiguous() for layer, each in states.items()} | dict(
+        more or {}
+    )
     partial = file.with_suffix(".part")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -181,8 +249,8 @@ def _write(
         raise ReasonError(f"cannot write {file}: {error.strerror or error}") from error
 
 
-def _has(file: FilePath, layers: Sequence[int], key: str) -> bool:
-    """Whether a file is there, is of this key and has these layers."""
+def _has(file: FilePath, layers: Sequence[int], key: str | None) -> bool:
+    """Whether a file is there, is of this key (None: of any) and has these layers."""
     from safetensors import SafetensorError, safe_open
 
     if not file.exists():
@@ -190,6 +258,8 @@ def _has(file: FilePath, layers: Sequence[int], key: str) -> bool:
     try:
         with safe_open(file, framework="pt") as opened:
             there = set(opened.keys())
-            return (opened.metadata() or {}).get("key") == key and {f"layer.{layer}" for layer in layers} <= there
+            return (
+                key in (None, (opened.metadata() or {}).get("key")) and {f"layer.{layer}" for layer in layers} <= there
+            )
     except SafetensorError:
         return False
