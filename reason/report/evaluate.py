@@ -143,11 +143,14 @@ class Evaluation(Resumable[ProblemResult, Summary]):
 
     def config(self, *, model: str | None) -> dict[str, Any]:
         name = self.strategy if isinstance(self.strategy, str) else type(self.strategy).__name__
+        measures = find_verifiers(self._made, self.verifiers)
+        heads = {key: found for key, each in measures.items() if (found := getattr(each, "fingerprint", ""))}
         return {
             "task": {**self.task.describe(), "problems_sha256": _digest(self.task)},
             "model": {"name": model, **self._model_options},
             "strategy": {"name": name, "fields": describe(self._made)},
             "verifiers": {name: describe(verifier) for name, verifier in self.verifiers.items()},
+            **({"heads": heads} if heads else {}),
             "budget": asdict(self.budget),
             "max_thinking_tokens": self.max_thinking_tokens,
             "seed": self.seed,

@@ -25,6 +25,7 @@ from reason.report.statistics import (
     maj_at_k,
     paired_bootstrap,
     pass_at_k,
+    share_right,
 )
 from reason.report.summary import ledger, moved, plain, unfinished
 from reason.verifiers.aggregate import aggregate
@@ -179,8 +180,4 @@ def _judged(
 
 
 def _vote(problem: ScoredSamples, k: int, weights: Sequence[float] | None = None) -> float:
-    right: dict[int, bool] = {}
-    for answer_class, correct in zip(problem.classes, problem.correct, strict=True):  # a class is what its first is
-        if answer_class is not None:
-            right.setdefault(answer_class, correct)
-    return maj_at_k(problem.classes, right, k, weights=weights)
+    return maj_at_k(problem.classes, share_right(problem.classes, problem.correct), k, weights=weights)

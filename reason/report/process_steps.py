@@ -11,6 +11,7 @@ score, whole solutions. Steps after the first wrong one count nowhere. Rows that
 from __future__ import annotations
 
 import itertools
+import math
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -45,6 +46,8 @@ class Threshold:
         Raises:
             UsageError: too few rows, or of one kind only.
         """
+        if self.value is not None and not math.isfinite(self.value):
+            raise UsageError(f"a threshold is a finite number, not {self.value}")
         if not self.tune:
             return
         if self.value is not None:

@@ -15,7 +15,8 @@ __all__ = ["read_rollouts"]
 
 def read_rollouts(folder: Path) -> list[Rollout]:
     """Every whole solution of the problems that are done, in the order of their ids. Solutions that were begun anew
-    (revisions) are left out, because they answer another prompt.
+    (revisions) are left out, because they answer another prompt; so are those with words put into the model's mouth,
+    whose tokens a trace does not have.
 
     Raises:
         UsageError: the folder holds no evaluation, or a problem's trace is gone.
@@ -54,7 +55,7 @@ def _solutions(trace: Trace) -> list[tuple[TraceNode, tuple[int, ...]]]:
             leaf.told
             and leaf.end in ("eos", "stop", "length")
             and tokens
-            and not any(n.begins or n.aside for n in path)
+            and not any(n.begins or n.aside or n.given for n in path)
         ):
             found.append((leaf, tokens))
     return found

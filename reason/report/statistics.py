@@ -36,6 +36,7 @@ __all__ = [
     "paired_bootstrap",
     "pass_at_k",
     "ratio_interval",
+    "share_right",
     "standard_error",
     "wilson_interval",
 ]
@@ -234,6 +235,15 @@ def maj_at_k(
         winners[several] = np.where(tied[several], first, n + 1).argmin(axis=1)
     right = np.array([correct_by_class[c] for c in classes], dtype=np.float64)
     return float((right[winners] * present.any(axis=1)).mean())
+
+
+def share_right(classes: Sequence[int | None], correct: Sequence[bool]) -> dict[int, float]:
+    """How many of each class's members are right: programs that behave alike on what was tried need not all be."""
+    members: dict[int, list[bool]] = {}
+    for answer_class, right in zip(classes, correct, strict=True):
+        if answer_class is not None:
+            members.setdefault(answer_class, []).append(right)
+    return {answer_class: sum(right) / len(right) for answer_class, right in members.items()}
 
 
 def curve_sizes(n: int) -> list[int]:

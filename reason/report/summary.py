@@ -11,7 +11,16 @@ import numpy as np
 from reason.errors import UsageError
 from reason.report.process_statistics import harmonic_mean
 from reason.report.results import PACE, ProblemResult, Result, ResultsOf
-from reason.report.statistics import CurvePoint, Estimate, Interval, curve, maj_at_k, mean_with_interval, pass_at_k
+from reason.report.statistics import (
+    CurvePoint,
+    Estimate,
+    Interval,
+    curve,
+    maj_at_k,
+    mean_with_interval,
+    pass_at_k,
+    share_right,
+)
 from reason.types import Usage
 
 if TYPE_CHECKING:
@@ -188,12 +197,9 @@ def _any(result: ProblemResult, k: int) -> float:
 
 
 def _vote(result: ProblemResult, k: int, weights: Sequence[float] | None = None) -> float:
-    members: dict[int, list[bool]] = {}
-    for candidate in result.candidates:  # programs that behave alike on what was tried need not all be right
-        if candidate.answer_class is not None:
-            members.setdefault(candidate.answer_class, []).append(candidate.correct)
-    correct = {answer_class: sum(right) / len(right) for answer_class, right in members.items()}
-    return maj_at_k([c.answer_class for c in result.candidates], correct, k, weights=weights)
+    classes = [candidate.answer_class for candidate in result.candidates]
+    right = share_right(classes, [candidate.correct for candidate in result.candidates])
+    return maj_at_k(classes, right, k, weights=weights)
 
 
 def _weight_of(result: ProblemResult) -> list[float] | None:

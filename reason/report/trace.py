@@ -40,6 +40,7 @@ class TraceNode:
     drafted: Mapping[str, tuple[int, ...]] = field(default_factory=dict)  # by draft source: places in ``tokens``
     begins: bool = False
     aside: bool = False
+    given: bool = False  # its text begins with words that were put into the model's mouth
     end: str = "step"
     told: bool = False
     answer: str | None = None
@@ -199,6 +200,7 @@ def _node(trace: Trace, event: dict[str, Any]) -> TraceNode:
         text=str(event.get("prompt", "")) + str(event["text"]) + (stopped_on if step else ""),
         tokens=tuple(map(int, event["tokens"])),
         num_tokens=int(event["generated"]),
+        given=bool(event.get("prompt")),
         logprobs=tuple(row.token for row in unpack_logprobs(event.get("logprobs"))),
         drafted={str(name): tuple(map(int, places)) for name, places in event.get("drafted", {}).items()},
         begins=bool(event.get("begins")),

@@ -441,6 +441,7 @@ class Run:
             "closing": problem.closing,
             **({"tests": problem.tests, "setup": problem.setup} if problem.tests else {}),
             "verifiers": {name: describe(verifier) for name, verifier in self._verifiers.items()},
+            **({"probes": probes} if (probes := self._effects.probes) else {}),
             "prompt": prompt,
         }
 

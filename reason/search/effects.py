@@ -88,6 +88,11 @@ class Effects:
         self._hidden: dict[int, torch.Tensor] = {}  # by node
 
     @property
+    def probes(self) -> list[str]:
+        """What reads hidden states while steps are generated, by name."""
+        return [probe.name for probe in self._probes]
+
+    @property
     def seconds(self) -> float:
         """Since the run began, earlier sittings included."""
         return self.earlier.seconds + time.perf_counter() - self._began

@@ -92,8 +92,8 @@ def _steps(row: Row) -> list[str]:
     return [step.strip() for step in steps]
 
 
-_INDEX = re.compile(r"[-−]?\s*\d{1,6}")
-_LAST_LINE = re.compile(r"(?:.*\bis (?:in )?\[?paragraph )?([-−]?\d{1,6})\]?\.?", re.IGNORECASE)
+_INDEX = re.compile(r"(?:(?<![A-Za-z])[-−–]\s*)?\d{1,6}")
+_LAST_LINE = re.compile(r"(?:.*\bis (?:in )?\[?paragraph )?([-−–]?\d{1,6})\]?\.?", re.IGNORECASE)
 
 
 def _extract_index(text: str) -> str | None:
@@ -102,7 +102,7 @@ def _extract_index(text: str) -> str | None:
     last = _LAST_LINE.fullmatch(next(after_thinking(text)).strip().rpartition("\n")[2])
     answer = extract_answer(text, explicit_only=True) or (last[1] if last else "")
     found = _INDEX.search(answer)
-    return None if found is None else str(int(re.sub(r"\s", "", found[0]).replace("−", "-")))
+    return None if found is None else str(int(re.sub(r"[−–]", "-", re.sub(r"\s", "", found[0]))))
 
 
 def _same_index(a: str, b: str) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import threading
+import warnings
 from typing import Any
 
 __all__ = ["parse", "parse_expression", "parse_literal"]
@@ -14,14 +15,16 @@ the same time (python/cpython#106905)."""
 
 
 def parse(code: str) -> ast.Module:
-    """As ``ast.parse``."""
-    with _PARSING:
+    """As ``ast.parse``, without warnings."""
+    with _PARSING, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
         return ast.parse(code)
 
 
 def parse_expression(text: str) -> ast.expr:
     """The tree of one expression; raises as ``ast.parse`` does."""
-    with _PARSING:
+    with _PARSING, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
         return ast.parse(text, mode="eval").body
 
 

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import ast
 import asyncio
+import contextlib
 import hashlib
 import re
 from collections import Counter
@@ -113,7 +114,9 @@ class CodeT:
             self._tests[key] = asyncio.ensure_future(self._draw(problem, engine, owner))
         drawing = self._tests[key]
         try:
-            return await drawing
+            return await asyncio.shield(drawing)
+        except asyncio.CancelledError:  # another may wait for it still
+            raise
         except BaseException:
             self._tests.pop(key, None)
             raise
@@ -152,8 +155,9 @@ def assertions(text: str, entry_point: str) -> list[str]:
             test = "\n".join([line.strip(), *lines[place + 1 : end]])
             tree = parsed(test)
             if tree is not None:
-                if len(tree.body) == 1 and isinstance(tree.body[0], ast.Assert) and given_inputs([test], entry_point):
-                    found.append(ast.unparse(tree))
+                with contextlib.suppress(RecursionError, ValueError):  # too deep, or a number too long
+                    calls = isinstance(tree.body[0], ast.Assert) and given_inputs([test], entry_point)
+                    found += [ast.unparse(tree)] if calls and len(tree.body) == 1 else []
                 break
     return list(dict.fromkeys(found))
 

@@ -58,6 +58,11 @@ class Ensemble:
     def hidden(self) -> bool:
         return any(getattr(member, "hidden", False) for member in self.members)
 
+    @property
+    def fingerprint(self) -> str:
+        """Of the members that have one."""
+        return "+".join(filter(None, (getattr(member, "fingerprint", "") for member in self.members)))
+
     def probes(self, engine: Engine) -> tuple[Probe, ...]:
         """What the members read while steps are generated."""
         asked = [find(engine) for member in self.members if (find := getattr(member, "probes", None)) is not None]

@@ -12,6 +12,7 @@ Reflexion (https://arxiv.org/abs/2303.11366) and RethinkMCTS (https://arxiv.org/
 from __future__ import annotations
 
 import asyncio
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
@@ -50,18 +51,21 @@ class PublicTests:
         return [review.score for review in await self.review(trajectories, engine, owner)]
 
     async def review(self, trajectories: Sequence[Trajectory], engine: Engine, owner: str) -> list[Review]:
-        """Raises UsageError where the problem has no tests, SandboxUnavailable where programs cannot be run."""
+        """A program for which there is no test passes. Raises UsageError where the problem asks for no program,
+        SandboxUnavailable where programs cannot be run."""
         return list(await asyncio.gather(*map(self._review, trajectories)))
 
     async def _review(self, trajectory: Trajectory) -> Review:
         problem = trajectory.problem
-        if not problem.tests:
+        if not problem.tests and problem.entry_point is None:
             raise UsageError(f"the problem {problem.id} has no public tests, which the verifier public-tests runs")
         program = program_of(trajectory)
         if program is None:
             return Review(0.0, "There is no program in the solution.")
         if (broken := _syntax_error(program)) is not None:
             return Review(0.0, f"The program is not valid Python.\n{broken}")
+        if not problem.tests:  # a row of a code task without examples: there is nothing that it fails
+            return Review(1.0)
         verdicts = await start(
             program, problem.tests, entry_point=problem.entry_point, setup=problem.setup, seconds=self.seconds
         )
@@ -86,7 +90,9 @@ def program_of(trajectory: Trajectory) -> str | None:
 
 def _syntax_error(program: str) -> str | None:
     try:
-        compile(program, "<program>", "exec", dont_inherit=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of model-written code
+            compile(program, "<program>", "exec", dont_inherit=True)
     except SyntaxError as error:
         line = (error.text or "").strip()
         return f"Line {error.lineno}: {error.msg}" + (f"\n    {_cut(line, 200)}" if line else "")

@@ -83,6 +83,16 @@ def test_from_problems_to_a_head_and_on(reason: Reason, tiny_model: Path, proble
     )  # fmt: skip
     assert solved.exit_code == 0, solved.output
     assert json.loads(solved.stdout)["usage"]["verifier_tokens"] == 0
+    # An evaluation with another head is another evaluation.
+    evaluate = ["eval", str(problems), "-m", str(tiny_model), "--limit", "2", "--out", str(tmp_path / "eval"), "-s"]
+    evaluate += ["best-of-n", "-S", "num_samples=2", "-S", "max_tokens=4", "-S", "select=weighted", "--threads", "1"]
+    evaluate += ["-S", f"verifier=head:{head_file}", "--dtype", "float32", "--kv-tokens", "4096"]
+    assert reason(*evaluate).exit_code == 0
+    assert reason(*command, "--seed", "1", "--out", str(tmp_path / "other")).exit_code == 0
+    head_file.write_bytes((tmp_path / "other" / "head.safetensors").read_bytes())
+    refused = reason(*evaluate)
+    assert refused.exit_code == 2
+    assert "was begun with other settings: heads.head:" in " ".join(refused.stderr.split())
 
 
 def test_nothing_to_learn(reason: Reason, tiny_model: Path, problems: Path, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 
 from reason.engine.codec import HubCodec
 from reason.engine.scripted import ScriptedEngine
-from reason.errors import UsageError
+from reason.errors import ModelError, UsageError
 from reason.training.value.rollouts import FINAL, INNER, STEP, Place, Rollout, places
 from reason.training.value.states import Recorder, collect, load
 from reason.types import Path, Problem, Request, Step, Trajectory
@@ -96,6 +96,24 @@ async def test_a_finished_solution_without_its_turns_end_is_read_at_its_last_tok
         "v",
     )
     assert told == pytest.approx([values[i] for i in (-2, -1, -1, -2, 9)], abs=1e-4)
+
+
+async def test_a_head_of_another_model(make_engine: MakeEngine, tmp_path: FilePath) -> None:
+    file = tmp_path / "head.safetensors"
+    replace(random_head(-1), model="owner/other").save(file)
+    with pytest.raises(UsageError, match="reads states of owner/other, and the model is tiny"):
+        HeadVerifier(head=str(file)).probes(make_engine())
+    with pytest.raises(ModelError, match="cannot read the value head"):
+        HeadVerifier(head=str(tmp_path / "none")).probes(make_engine())
+
+
+async def test_a_file_that_changed_is_read_again(make_engine: MakeEngine, tmp_path: FilePath) -> None:
+    verifier, engine = HeadVerifier(head=str(tmp_path / "head.safetensors")), make_engine()
+    names = []
+    for seed in (0, 1):
+        random_head(-1, seed=seed).save(tmp_path / "head.safetensors")
+        names.append(verifier.probes(engine)[0].name)
+    assert names[0] != names[1]
 
 
 async def test_a_model_without_a_head() -> None:
@@ -186,6 +204,11 @@ async def test_what_was_kept_while_it_was_written_is_not_computed(
         torch.testing.assert_close(kept.states, computed.states, atol=0.05, rtol=0.02)
         assert torch.equal(kept.token, computed.token)
     # One that was not kept is computed beside the others.
-    await recorder.score(given[:2], engine, "o")
+    await Recorder((0, -1), tmp_path / "mixed", every=5).score(given[:2], engine, "o")
+    before = engine.usage("states").verifier_tokens
     await collect(engine, rollouts, tmp_path / "mixed", (0, -1), every=5)
-    assert len(load(rollouts, tmp_path / "mixed", 0).correct) == 3
+    assert 0 < engine.usage("states").verifier_tokens - before <= len(rollouts[2].prompt + rollouts[2].tokens)
+    await collect(engine, rollouts, tmp_path / "all", (0, -1), every=5)
+    for layer in (0, -1):
+        mixed, computed = (load(rollouts, tmp_path / name, layer) for name in ("mixed", "all"))
+        torch.testing.assert_close(mixed.states, computed.states, atol=0.05, rtol=0.02)

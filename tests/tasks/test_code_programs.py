@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -82,9 +84,9 @@ def test_leaves_out_what_only_tries_the_program_out() -> None:
     )
     trials = "\n# Examples\nassert add([1]) == 1\nprint(add(\n    [2]\n))\n"
     trials += "\nif __name__ == '__main__':\n    print(add([3]))\n"
-    assert without_trials(kept + trials) == kept
-    assert without_trials("x = 1; print(x)\n") == "x = 1; print(x)\n"
-    assert without_trials("def (") == "def ("
+    assert without_trials(kept + trials, "add") == kept
+    assert without_trials("x = 1; print(x)\n", "add") == "x = 1; print(x)\n"
+    assert without_trials("def (", "add") == "def ("
     assert alone(fenced(kept + trials)) == kept
 
 
@@ -92,3 +94,24 @@ def test_leaves_out_what_only_tries_the_program_out() -> None:
 def test_never_raises(text: str) -> None:
     extract(text)
     alone(fenced(text))
+
+
+def test_what_sets_something_up_stays() -> None:
+    kept = "import sys\nsys.setrecursionlimit(10**5)\nmemo = {}\nmemo.update({0: 0})\ndef add(n):\n    return n\n"
+    assert without_trials(kept + "add(3)\n", "add") == kept
+
+
+def test_lines_are_pythons() -> None:
+    kept = "SEP = 'a\x0cb\u2028'\ndef add(n):\n    return n\n"
+    assert without_trials(kept + "print(add(2))\n", "add") == kept
+
+
+def test_a_long_text_with_a_mistake_takes_no_time() -> None:
+    lines = [f"x{number} = {number}" for number in range(900)]
+    code = "\n".join(["def add(n):", "    return n", *lines[:450], "this is no Python", *lines[450:]])
+    began = time.perf_counter()
+    program = alone(code)
+    assert program is not None
+    assert "x449 = 449" in program
+    assert "x450" not in program
+    assert time.perf_counter() - began < 2

@@ -98,7 +98,7 @@ def test_outcomes_that_are_all_alike() -> None:
     [
         ({"targets": "sarsa"}, "targets"),
         ({"members": 0}, "members must be at least 1, got 0"),
-        ({"lambda_": 1.5}, r"lambda_ must be in \[0, 1\], got 1.5"),
+        ({"lambda_": 1.5}, r"lambda must be in \[0, 1\], got 1.5"),
         ({"learning_rate": 0.0}, "learning_rate must be above 0"),
     ],
 )
@@ -133,6 +133,32 @@ def test_files_that_are_no_heads(tmp_path: Path) -> None:
     save_file({"mean": torch.zeros(2)}, file)
     with pytest.raises(ModelError, match="its format is None"):
         ValueHead.load(file)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"out.bias": torch.tensor([float("nan")] * 2)}, "not finite"),
+        ({"in.weight": torch.zeros(2, 16, SIZE - 1)}, "do not go together"),
+        ({"calibration": torch.zeros(3)}, "do not go together"),
+    ],
+)
+def test_files_of_broken_heads(tmp_path: Path, changes: dict[str, torch.Tensor], message: str) -> None:
+    head = fit(planted(20, seed=1), planted(10, seed=2), replace(QUICK, epochs=1), model="m", layer=0).head
+    replace(head, weights={**head.weights, **changes}).save(tmp_path / "head.safetensors")
+    with pytest.raises(ModelError, match=message):
+        ValueHead.load(tmp_path / "head.safetensors")
+
+
+def test_a_head_that_learnt_nothing_is_not_turned_around() -> None:
+    for seed in range(6):
+        training, held_out = planted(20, seed=seed), planted(10, seed=seed + 50)
+        order = torch.randperm(80, generator=torch.Generator().manual_seed(seed))
+        noise = replace(training, correct=training.correct[order])
+        head = fit(noise, held_out, replace(QUICK, epochs=2), model="m", layer=0).head
+        scale, shift = head.weights["calibration"].tolist()
+        assert scale > 0
+        assert abs(shift) < 100
 
 
 def test_problems_keep_their_part_when_others_come() -> None:

@@ -7,7 +7,7 @@ import pytest
 from reason.engine.scripted import ScriptedEngine
 from reason.errors import SandboxUnavailable, UsageError
 from reason.sandbox import backends, service
-from reason.types import Review, Step, Trajectory
+from reason.types import Problem, Review, Step, Trajectory
 from reason.verifiers import make_verifier
 from reason.verifiers.public_tests import PublicTests
 from tests.verifiers.programs import RIGHT, WRONG, doubling, written
@@ -78,9 +78,15 @@ async def test_what_is_no_program_scores_nothing() -> None:
     assert cut.feedback.startswith("The program is not valid Python.\nLine 2: '(' was never closed\n    return (x *")
 
 
-async def test_refuses_a_problem_without_tests() -> None:
+async def test_without_tests_there_is_nothing_to_fail() -> None:
+    """Rows of HumanEval without examples: evaluations have them too."""
+    given = [written(text, doubling(tests=())) for text in (RIGHT, "```python\ndef f(x):\n    return (x *\n```", "no")]
+    assert await PublicTests().score(given, ENGINE, "p") == [1.0, 0.0, 0.0]
+
+
+async def test_refuses_a_problem_that_asks_for_no_program() -> None:
     with pytest.raises(UsageError, match="the problem problem has no public tests"):
-        await PublicTests().score([written(RIGHT, doubling(tests=()))], ENGINE, "p")
+        await PublicTests().score([written(RIGHT, Problem(content="What?"))], ENGINE, "p")
     with pytest.raises(UsageError, match="seconds must be at least 1"):
         make_verifier("public-tests:seconds=0")
 

@@ -126,7 +126,7 @@ class RethinkMCTS(Decoding):
 
     def ask(self, tree: Tree, room: Room) -> Sequence[Action]:
         problem = tree.problem
-        if not problem.tests and self.verifier.partition(":")[0] == _TESTS:
+        if not problem.tests and problem.entry_point is None and self.verifier.partition(":")[0] == _TESTS:
             raise UsageError(
                 f"rethink-mcts is led by public tests, and problem {problem.id!r} has none; "
                 "give the problem tests, or choose another strategy"

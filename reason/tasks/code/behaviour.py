@@ -12,6 +12,7 @@ AlphaCode (https://arxiv.org/abs/2203.07814) clusters its samples so, with input
 from __future__ import annotations
 
 import ast
+import contextlib
 import functools
 import hashlib
 import re
@@ -26,7 +27,8 @@ __all__ = ["SameBehaviour", "signature"]
 _MADE = 24  # inputs made from those of the tests
 _FOUND = re.compile(r"AssertionError: behaviour (\w+) (\d+)")
 
-# Equal values look the same, whatever their type: 1, 1.0 and True; sets and dictionaries in any order.
+# Equal values look the same, whatever their type: 1, 1.0 and True; sets and dictionaries in any order. What cannot be
+# looked into (an iterator, an object) is as good as nothing returned, for it would be like any other.
 _SETUP = """
 import hashlib as _hashlib
 
@@ -43,15 +45,18 @@ def _shown(value):
         return "{" + ",".join(sorted(map(_shown, value))) + "}"
     if isinstance(value, dict):
         return "{" + ",".join(sorted(_shown(key) + ":" + _shown(held) for key, held in value.items())) + "}"
-    return repr(value)
+    if value is None or isinstance(value, (str, bytes, complex)):
+        return repr(value)
+    raise TypeError("it cannot be looked into")
 """
 
 _TEST = """
 _outcomes, _returned = [], 0
 for _ask in [{asks}]:
     try:
-        _outcomes.append(_shown(_ask()))
-        _returned += 1
+        _value = _ask()
+        _outcomes.append(_shown(_value))
+        _returned += _value is not None
     except Exception as _error:
         _outcomes.append("raises " + type(_error).__name__)
 _digest = _hashlib.sha256("\\n".join(_outcomes).encode("utf-8", "surrogatepass")).hexdigest()
@@ -113,5 +118,6 @@ def _text(program: str, tree: ast.Module | None) -> str:
                 and ast.get_docstring(node) is not None
             ):
                 node.body = node.body[1:] or [ast.Pass()]
-        program = ast.dump(tree)
+        with contextlib.suppress(RecursionError, ValueError):  # too deep, or a number too long: as it was written
+            program = ast.dump(tree)
     return "text " + hashlib.sha256(program.encode("utf-8", "surrogatepass")).hexdigest()

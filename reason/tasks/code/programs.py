@@ -25,6 +25,8 @@ _FENCE = re.compile(
 )
 _LANGUAGES = ("", "python", "python3", "py", "py3")
 _MOST_LINES = 1000
+_TRIES = ("print", "input", "help", "main")
+"""Whose calls at the top level are left out; those of the function itself are, too."""
 
 Function: TypeAlias = ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -74,6 +76,7 @@ class ExtractProgram:
     prompt: str = ""
 
     def __call__(self, text: str) -> str | None:
+        text = text.replace("\r\n", "\n").replace("\r", "\n")
         for part in after_thinking(text):
             if (program := self._program(part)) is not None:
                 return program
@@ -97,7 +100,7 @@ class ExtractProgram:
 
     def _whole(self, code: str) -> str:
         """A program that defines the function, after what the prompt defines before it."""
-        code = without_trials(code)
+        code = without_trials(code, self.entry_point)
         before = self._before()
         if before and before.strip() not in code and "from __future__" not in code:
             code = f"{before.rstrip()}\n\n\n{code}"
@@ -109,7 +112,7 @@ class ExtractProgram:
         if function is None:
             return ""
         first = min([function.lineno, *(each.lineno for each in function.decorator_list)])
-        return "".join(self.prompt.splitlines(keepends=True)[: first - 1]).strip("\n")
+        return "".join(_lines(self.prompt)[: first - 1]).strip("\n")
 
     def _bare(self, text: str) -> str | None:
         """A program without a fence: from its first line of code on, as far as it can be read."""
@@ -120,7 +123,7 @@ class ExtractProgram:
         """The prompt and a body that goes on from it."""
         if not self.prompt or not body.strip():
             return None
-        lines = body.strip("\n").splitlines()
+        lines = body.strip("\n").split("\n")
         if not lines[0].startswith((" ", "\t")):
             lines = [f"    {line}" if line.strip() else line for line in lines]
         code = _longest(
@@ -130,31 +133,33 @@ class ExtractProgram:
         if code is None or function is None:
             return None
         only_docstring = len(function.body) == 1 and ast.get_docstring(function) is not None
-        return None if only_docstring else without_trials(code).strip("\n") + "\n"
+        return None if only_docstring else without_trials(code, self.entry_point).strip("\n") + "\n"
 
 
-def without_trials(code: str) -> str:
+def without_trials(code: str, entry_point: str) -> str:
     """A program without the top-level statements that define nothing and only try it out, and comments before these."""
     tree = parsed(code)
     body = tree.body if tree else []
-    lines = code.splitlines(keepends=True)
+    lines = _lines(code)
     for place in range(len(body) - 1, -1, -1):
         node = body[place]
         first, last = node.lineno, node.end_lineno or node.lineno
         neighbours = body[max(place - 1, 0) : place] + body[place + 1 : place + 2]
         shares_a_line = any(other.lineno <= last and (other.end_lineno or 0) >= first for other in neighbours)
-        if _is_trial(node) and not shares_a_line:
+        if _is_trial(node, entry_point) and not shares_a_line:
             while first > 1 and (lines[first - 2].startswith("#") or not lines[first - 2].strip()):
                 first -= 1
             del lines[first - 1 : last]
     return "".join(lines)
 
 
-def _is_trial(node: ast.stmt) -> bool:
+def _is_trial(node: ast.stmt, entry_point: str) -> bool:
+    """Whether it only tries the program out; what sets something up (``sys.setrecursionlimit``) stays."""
     if isinstance(node, ast.Assert):
         return True
     if isinstance(node, ast.Expr):
-        return not isinstance(node.value, ast.Constant)
+        call = node.value.func if isinstance(node.value, ast.Call) else None
+        return isinstance(call, ast.Name) and call.id in (*_TRIES, entry_point)
     return isinstance(node, ast.If) and any(
         isinstance(part, ast.Name) and part.id == "__name__" for part in ast.walk(node.test)
     )
@@ -177,8 +182,23 @@ def _from_code(text: str) -> str:
 
 def _longest(code: str, least: int = 1) -> str | None:
     """The most first lines that are Python, at least ``least``."""
-    lines = code.splitlines(keepends=True)[:_MOST_LINES]
-    for count in range(len(lines), least - 1, -1):
-        if lines[count - 1].strip() and parsed(part := "".join(lines[:count])) is not None:
-            return part
+    lines = _lines(code)[:_MOST_LINES]
+    count = len(lines)
+    while count >= least:
+        before = count - 1
+        if lines[before].strip():
+            try:
+                parse(part := "".join(lines[:count]))
+            except SyntaxError as error:  # whatever follows, it is there from this line on
+                before = min(before, max((error.lineno or count) - 1, 0))
+            except (ValueError, MemoryError, RecursionError):
+                pass
+            else:
+                return part
+        count = before
     return None
+
+
+def _lines(code: str) -> list[str]:
+    """As Python counts them, with their ends; ``str.splitlines`` also parts at form feeds and the like."""
+    return re.findall(r"[^\n]*\n|[^\n]+", code)

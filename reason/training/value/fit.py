@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -58,11 +59,12 @@ class FitOptions:
         for name, value in least.items():
             if getattr(self, name) < value:
                 raise UsageError(f"{name} must be at least {value}, got {getattr(self, name)}")
-        for name in ("lambda_", "dropout"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise UsageError(f"{name} must be in [0, 1], got {getattr(self, name)}")
-        if self.learning_rate <= 0 or self.weight_decay < 0:
-            raise UsageError("learning_rate must be above 0, and weight_decay at least 0")
+        if not 0 <= self.lambda_ <= 1:
+            raise UsageError(f"lambda must be in [0, 1], got {self.lambda_}")
+        if not 0 <= self.dropout < 1:
+            raise UsageError(f"dropout must be in [0, 1), got {self.dropout}")
+        if not (self.learning_rate > 0 and self.weight_decay >= 0 and math.isfinite(self.rank)):
+            raise UsageError("learning_rate must be above 0, weight_decay at least 0, and rank finite")
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,7 +254,8 @@ def _drop(x: torch.Tensor, share: float, generator: torch.Generator) -> torch.Te
 
 
 def _calibration(head: ValueHead, held_out: States) -> torch.Tensor:
-    """Platt's scale and shift at the ends of steps, [2]."""
+    """Platt's scale and shift at the ends of steps, [2]. The scale is above 0: a head that ranks backwards on held-out
+    problems is to be seen, not turned around."""
     import torch
     from torch.nn.functional import binary_cross_entropy_with_logits as cross_entropy
 
@@ -260,14 +263,15 @@ def _calibration(head: ValueHead, held_out: States) -> torch.Tensor:
     with torch.no_grad():
         logits = head.logits(held_out.states[ends]).mean(dim=0)
     outcome = held_out.correct[held_out.rollout[ends]]
-    parameters = torch.tensor([1.0, 0.0], requires_grad=True)
-    optimiser = torch.optim.LBFGS([parameters], max_iter=100)
+    parameters = torch.tensor([0.0, 0.0], requires_grad=True)  # the logarithm of the scale, and the shift
+    optimiser = torch.optim.LBFGS([parameters], max_iter=100, line_search_fn="strong_wolfe")
 
     def closure() -> torch.Tensor:
         optimiser.zero_grad()
-        loss = cross_entropy(parameters[0] * logits + parameters[1], outcome)
+        loss = cross_entropy(parameters[0].exp() * logits + parameters[1], outcome)
         loss.backward()  # type: ignore[no-untyped-call]
         return loss
 
     optimiser.step(closure)  # type: ignore[no-untyped-call]
-    return parameters.detach()
+    fitted = torch.stack([parameters[0].exp(), parameters[1]]).detach()
+    return fitted if bool(fitted.isfinite().all()) else torch.tensor([1.0, 0.0])

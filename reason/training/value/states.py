@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
+import itertools
 import json
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path as FilePath
@@ -240,13 +243,19 @@ def _save(
     tensors = {f"layer.{layer}": each.to(torch.bfloat16).contiguous() for layer, each in states.items()} | dict(
         more or {}
     )
-    partial = file.with_suffix(".part")
+    partial = file.with_suffix(f".{os.getpid()}.{next(_numbers)}.part")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         partial.write_bytes(save(tensors, {"key": key}))
         partial.replace(file)
     except OSError as error:
         raise ReasonError(f"cannot write {file}: {error.strerror or error}") from error
+    finally:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+
+
+_numbers = itertools.count()  # two may write the same at once
 
 
 def _has(file: FilePath, layers: Sequence[int], key: str | None) -> bool:

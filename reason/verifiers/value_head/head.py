@@ -9,6 +9,7 @@ scale and shift calibrate (Platt). The file is a safetensors file whose metadata
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Mapping
@@ -97,7 +98,8 @@ class ValueHead:
         except OSError as error:
             raise ReasonError(f"cannot write {file}: {error.strerror or error}") from error
         finally:
-            partial.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                partial.unlink(missing_ok=True)
 
     @classmethod
     def load(cls, file: FilePath) -> Self:
@@ -121,5 +123,29 @@ class ValueHead:
             raise ModelError(f"{file} is no value head: {error}") from error
         if said.get("format") != _FORMAT or set(tensors) not in (set(_LINEAR), set(_HIDDEN)):
             raise ModelError(f"{file} is no value head: its format is {said.get('format')!r}, not {_FORMAT!r}")
-        name = f"head:{said['model']}:{hashlib.sha256(data).hexdigest()[:8]}"
-        return cls(name, said["model"], said["layer"], tensors, said["about"])
+        try:
+            model, layer, about = str(said["model"]), int(said["layer"]), dict(said["about"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise ModelError(f"{file} is no value head: it does not say what it is of ({error})") from error
+        head = cls(f"head:{model}:{hashlib.sha256(data).hexdigest()[:8]}", model, layer, tensors, about)
+        if not all(bool(tensor.isfinite().all()) for tensor in tensors.values()) or not head._fits():
+            raise ModelError(f"{file} is no value head: its tensors do not go together, or are not finite")
+        return head
+
+    def _fits(self) -> bool:
+        weights = self.weights
+        shape = {name: tuple(weight.shape) for name, weight in weights.items()}
+        if len(shape["out.weight"]) != 2:
+            return False
+        members, units = shape["out.weight"]
+        expected: dict[str, tuple[int, ...]] = {
+            "mean": (self.size,),
+            "std": (self.size,),
+            "out.bias": (members,),
+            "calibration": (2,),
+        }
+        if "in.weight" in shape:
+            expected |= {"in.weight": (members, units, self.size), "in.bias": (members, units)}
+        return all(shape[name] == wanted for name, wanted in expected.items()) and (
+            "in.weight" in shape or units == self.size
+        )

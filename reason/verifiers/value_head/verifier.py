@@ -16,7 +16,7 @@ from functools import cache
 from pathlib import Path as FilePath
 from typing import ClassVar
 
-from reason.errors import UsageError
+from reason.errors import ModelError, UsageError
 from reason.types import Engine, Message, TextCodec, Trajectory
 from reason.verifiers.value_head.head import ValueHead
 from reason.verifiers.value_head.shipped import SHIPPED, find_shipped
@@ -42,11 +42,11 @@ class HeadVerifier:
         """The head that fits an engine.
 
         Raises:
-            UsageError: there is none for its model.
+            UsageError: there is none for its model, or the file's is another's.
             ModelError: the file is no value head.
         """
         if self.head:
-            return (_read(self.head),)
+            return (self._read(engine),)
         found = find_shipped(engine.name)
         if found is None:
             known = ", ".join(SHIPPED) or "no model yet"
@@ -55,6 +55,21 @@ class HeadVerifier:
                 "`reason train value`, and name its file: head:FILE; or use another verifier"
             )
         return (found,)
+
+    @property
+    def fingerprint(self) -> str:
+        """What is in the file, in short; "" without a file. A head that was trained anew gives other scores.
+
+        Raises:
+            ModelError: the file is no value head.
+        """
+        return _open(self.head).name if self.head else ""
+
+    def _read(self, engine: Engine) -> ValueHead:
+        head = _open(self.head)
+        if _short(head.model) != _short(engine.name):
+            raise UsageError(f"the value head {self.head} reads states of {head.model}, and the model is {engine.name}")
+        return head
 
     async def score(self, trajectories: Sequence[Trajectory], engine: Engine, owner: str) -> list[float]:
         (head,) = self.probes(engine)
@@ -81,6 +96,20 @@ def drawn_from(trajectory: Trajectory, codec: TextCodec) -> int:
     return max(0, len(path) - (1 if whole else 2))
 
 
+def _open(name: str) -> ValueHead:
+    file = FilePath(name).expanduser().resolve()
+    try:
+        found = file.stat()
+    except OSError as error:
+        raise ModelError(f"cannot read the value head {name}: {error.strerror or error}") from error
+    return _read(file, found.st_mtime_ns, found.st_size)
+
+
 @cache
-def _read(file: str) -> ValueHead:
-    return ValueHead.load(FilePath(file).expanduser())
+def _read(file: FilePath, changed: int, size: int) -> ValueHead:
+    return ValueHead.load(file)
+
+
+def _short(model: str) -> str:
+    """A model's name without the folder or owner that it was given with."""
+    return FilePath(model).name.lower().removesuffix(".gguf")
