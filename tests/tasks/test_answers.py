@@ -199,10 +199,10 @@ HOSTILE = {
 @pytest.mark.parametrize("name", HOSTILE)
 def test_hostile_texts_take_linear_time(name: str) -> None:
     text = (HOSTILE[name] * LONG)[:LONG]
-    start = time.process_time()
+    start = time.thread_time()
     extract_answer(text)
     extract_choice(text)
-    assert time.process_time() - start < 2.0  # measured: below 0.3
+    assert time.thread_time() - start < 2.0  # measured: below 0.3
 
 
 def _rows(path: Path) -> Iterator[dict[str, Any]]:
