@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import shlex
 import sys
 from collections.abc import Callable, Sequence
@@ -14,6 +13,7 @@ import typer
 
 from reason.cli import options
 from reason.cli.errors import exit_on_error
+from reason.cli.eval import default_folder
 from reason.cli.printing import print_json
 from reason.cli.running import run_watched
 from reason.errors import UsageError
@@ -95,7 +95,7 @@ def value(
     ]
     wanted = None if layers is None else _numbers(layers)
     loaded = load_task(task, data=data, limit=limit, offset=offset)
-    folder = out or _default_folder(loaded.name, model)
+    folder = out or default_folder(f"value-{loaded.name}", model)
     say = _saying(as_json)
     with Solver(model, device=device, dtype=dtype, kv_tokens=kv_tokens, threads=threads, draft=draft) as solver:
         layers_tried = wanted or default_layers(_num_layers(solver))
@@ -173,14 +173,6 @@ def _numbers(text: str) -> tuple[int, ...]:
         return tuple(int(part) for part in text.split(","))
     except ValueError:
         raise UsageError(f"--layers takes whole numbers, e.g. 12,16,-1, got {text!r}") from None
-
-
-def _default_folder(task: str, model: str | None) -> Path:
-    from reason.models import CATALOGUE, default_model
-
-    name = model or default_model()
-    name = CATALOGUE[name.lower()].name if name.lower() in CATALOGUE else Path(name).expanduser().resolve().name
-    return Path("runs") / re.sub(r"[^\w.+=@]+", "-", f"value-{task}-{name.removesuffix('.gguf')}")
 
 
 def _saying(quiet: bool) -> Callable[[str], None]:

@@ -27,7 +27,7 @@ from reason.report.statistics import (
     pass_at_k,
     share_right,
 )
-from reason.report.summary import ledger, moved, plain, unfinished
+from reason.report.summary import Shown, ledger, moved, unfinished
 from reason.verifiers.aggregate import aggregate
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class ScoredSamples:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SampleSummary:
+class SampleSummary(Shown):
     """See the module and ``Summary``.
 
     Args:
@@ -78,14 +78,6 @@ class SampleSummary:
     sittings: Sequence[Mapping[str, Any]]
     notes: Sequence[str]
     config: Mapping[str, Any]
-
-    @property
-    def complete(self) -> bool:
-        return self.done == self.total
-
-    def as_dict(self) -> dict[str, Any]:
-        """The object of summary.json, and of ``reason eval --json``."""
-        return {**plain(self), "complete": self.complete}
 
 
 def summarize_samples(

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from reason.errors import UsageError
 from reason.report.process_statistics import area_under_curve, harmonic_mean
 from reason.report.statistics import Estimate, mean_with_interval
-from reason.report.summary import ledger, moved, plain, unfinished
+from reason.report.summary import Shown, ledger, moved, unfinished
 
 if TYPE_CHECKING:
     from reason.report.process import ScoredSolutions, Scoring
@@ -71,7 +71,7 @@ class LabelledScores(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class StepSummary:
+class StepSummary(Shown):
     """See the module and ``Summary``.
 
     Args:
@@ -102,14 +102,6 @@ class StepSummary:
     sittings: Sequence[Mapping[str, Any]]
     notes: Sequence[str]
     config: Mapping[str, Any]
-
-    @property
-    def complete(self) -> bool:
-        return self.done == self.total
-
-    def as_dict(self) -> dict[str, Any]:
-        """The object of summary.json, and of ``reason eval --json``."""
-        return {**plain(self), "complete": self.complete}
 
 
 def summarize_steps(

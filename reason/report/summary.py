@@ -26,13 +26,30 @@ from reason.types import Usage
 if TYPE_CHECKING:
     from reason.tasks.task import Task
 
-__all__ = ["Summary", "ledger", "moved", "plain", "read_summary", "summarize", "unfinished"]
+__all__ = ["Shown", "Summary", "ledger", "moved", "read_summary", "summarize", "unfinished"]
 
 _NOT_SUMMED = ("unique_kv_tokens_peak", "unique_kv_tokens_mean")
 
 
+class Shown:
+    """What all summaries have: ``done`` of ``total``, and a form for JSON."""
+
+    __slots__ = ()
+
+    done: int
+    total: int
+
+    @property
+    def complete(self) -> bool:
+        return self.done == self.total
+
+    def as_dict(self) -> dict[str, Any]:
+        """The object of summary.json, and of ``reason eval --json``."""
+        return {**_plain(self), "complete": self.complete}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Summary:
+class Summary(Shown):
     """See ``summarize``.
 
     Args:
@@ -74,21 +91,13 @@ class Summary:
     config: Mapping[str, Any]
 
     @property
-    def complete(self) -> bool:
-        return self.done == self.total
-
-    @property
     def seconds_per_problem(self) -> float:
         """Of wall time, in which several problems may be under way; ``means["seconds"]`` is how long one's own run took
         beside the others."""
         return self.wall_seconds / max(1, self.done)
 
-    def as_dict(self) -> dict[str, Any]:
-        """The object of summary.json, and of ``reason eval --json``."""
-        return {**plain(self), "complete": self.complete}
 
-
-def plain(summary: Any) -> dict[str, Any]:
+def _plain(summary: Any) -> dict[str, Any]:
     """The fields of a summary, JSON-able: intervals are objects with both ends."""
 
     def shown(value: Any) -> Any:

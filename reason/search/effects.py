@@ -17,7 +17,8 @@ from reason.search.generation import CountingEngine, Generated, generate
 from reason.search.journal import Journal
 from reason.search.measuring import checked_scores, packed, trajectories
 from reason.search.tree import ROOT, Expand, Measure, Node, Tree
-from reason.types import Completion, Embedder, Engine, Probe, Request, Review, Sampling, Usage, Verifier
+from reason.types import Completion, Embedder, Engine, Request, Review, Sampling, Usage, Verifier
+from reason.verifiers.probes import probes_of
 
 if TYPE_CHECKING:
     import torch
@@ -81,7 +82,7 @@ class Effects:
         self._statistics = any(verifier.statistics for verifier in judges)
         recorded = [verifier.top_logprobs for verifier in judges]
         self._logprobs = max((k for k in recorded if k is not None), default=None)
-        self._probes = _probes(judges, engine)
+        self._probes = probes_of(judges, engine)
         self._layers = tuple(dict.fromkeys(layer for judge in judges for layer in getattr(judge, "states", ())))
         self._states: dict[int, Mapping[int, torch.Tensor]] = {}  # by node, until it was measured
         self._wants_hidden = any(getattr(verifier, "hidden", False) for verifier in verifiers.values())
@@ -257,12 +258,6 @@ class Effects:
         if self.journal is not None:
             self.journal.add_measure(measure.name, measure.nodes, usage=self.usage().as_dict(), **measured._asdict())
         return measured
-
-
-def _probes(verifiers: Sequence[Verifier], engine: Engine) -> tuple[Probe, ...]:
-    """What the verifiers read while steps are generated, each once."""
-    asked = [find(engine) for verifier in verifiers if (find := getattr(verifier, "probes", None)) is not None]
-    return tuple({probe.name: probe for probes in asked for probe in probes}.values())
 
 
 async def _value(value: T) -> T:

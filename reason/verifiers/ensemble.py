@@ -17,6 +17,7 @@ from typing import ClassVar, Literal
 from reason.errors import UsageError
 from reason.fields import check_choices
 from reason.types import Engine, Probe, Trajectory, Usage, Verifier
+from reason.verifiers.probes import probes_of
 
 __all__ = ["Ensemble"]
 
@@ -65,8 +66,7 @@ class Ensemble:
 
     def probes(self, engine: Engine) -> tuple[Probe, ...]:
         """What the members read while steps are generated."""
-        asked = [find(engine) for member in self.members if (find := getattr(member, "probes", None)) is not None]
-        return tuple(probe for probes in asked for probe in probes)
+        return probes_of(self.members, engine)
 
     async def score(self, trajectories: Sequence[Trajectory], engine: Engine, owner: str) -> list[float]:
         by_member = [await member.score(trajectories, engine, owner) for member in self.members]
