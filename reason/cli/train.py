@@ -75,7 +75,7 @@ def value(
     from reason.report.evaluate import Evaluation
     from reason.report.rollouts import read_rollouts
     from reason.tasks import load_task
-    from reason.training.value.card import write_card
+    from reason.training.value.card import json_figures, write_card
     from reason.training.value.fit import FitOptions
     from reason.training.value.recipe import default_layers, train
     from reason.training.value.states import Recorder
@@ -98,7 +98,7 @@ def value(
     folder = out or default_folder(f"value-{loaded.name}", model)
     say = _saying(as_json)
     with Solver(model, device=device, dtype=dtype, kv_tokens=kv_tokens, threads=threads, draft=draft) as solver:
-        layers_tried = wanted or default_layers(_num_layers(solver))
+        layers_tried = _checked(wanted, _num_layers(solver)) if wanted else default_layers(_num_layers(solver))
         delimiter = loaded.examples[0].problem.step_delimiter
         recorder = Recorder(layers_tried, folder / "states", delimiter=delimiter, every=every)
         evaluation = Evaluation(
@@ -140,7 +140,7 @@ def value(
     head.save(folder / "head.safetensors")
     write_card(folder, head, tried, command=" ".join(["reason", *map(shlex.quote, sys.argv[1:])]))
     if as_json:
-        print_json({"head": str(folder / "head.safetensors"), "layer": head.layer, **head.about})
+        print_json(json_figures({"head": str(folder / "head.safetensors"), "layer": head.layer, **head.about}))
     else:
         _print(folder, head.layer, head.about["figures"])
 
@@ -162,6 +162,13 @@ def _num_layers(solver: Solver) -> int:
     if not isinstance(solver.engine, LocalEngine):
         raise UsageError("value heads are trained on a local model's hidden states")
     return solver.engine.num_layers
+
+
+def _checked(layers: Sequence[int], num_layers: int) -> Sequence[int]:
+    for layer in layers:
+        if not -1 <= layer < num_layers - 1:
+            raise UsageError(f"--layers are from 0 to {num_layers - 2}, or -1 for after the final norm, got {layer}")
+    return layers
 
 
 def _listed(layers: Sequence[int]) -> str:

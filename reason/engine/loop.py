@@ -144,8 +144,7 @@ class EngineLoop:
         self.stats.forward_seconds += seconds
         self.ledger.count_forward(owners.union(job.owner for job in scoring))
         self.ledger.observe_kv()  # before what is finished gives its KV up
-        for job in scoring:  # before draws and drafts move the runs that its rows are named by
-            self._scoring.collect(job, forward)
+        self._scoring.collect(scoring, forward)  # before draws and drafts move the runs that its rows are named by
         if logits is not None:
             numbers = iter(places.of_branch)
             drawings = [

@@ -18,8 +18,8 @@ __all__ = ["Scoring"]
 
 
 class Scoring:
-    """See the module's docstring. The loop calls ``open``, ``choose_rows``, then ``collect`` for each job that
-    got rows, once an iteration.
+    """See the module's docstring. The loop calls ``open``, ``choose_rows``, then ``collect`` for the jobs that got
+    rows, once an iteration.
 
     Args:
         max_rows: rows of one forward.
@@ -97,27 +97,41 @@ class Scoring:
                 planner.add(node, index)
         return chosen
 
-    def collect(self, job: ScoreJob, forward: Forward) -> None:
-        """Takes the rows of a forward that a job was waiting for."""
+    def collect(self, jobs: Sequence[ScoreJob], forward: Forward) -> None:
+        """Takes the rows of a forward that jobs were waiting for. A row of logits that several want is computed once,
+        and all in one product: the head's weights are read once."""
+        found = [(job, self._computed(job, forward)) for job in jobs]
+        wanted = [
+            (job, position, number)
+            for job, numbers in found
+            if job.wants_logprobs
+            for position, number in enumerate(numbers[: len(job.path) - 1 - job.next_position], job.next_position + 1)
+            if position >= job.start
+        ]
+        if wanted:
+            rows = sorted({number for _, _, number in wanted})
+            place = {number: i for i, number in enumerate(rows)}
+            tokens = [job.path[position] for job, position, _ in wanted]
+            scores = raw_logprobs(forward.row_logits(rows), [place[number] for _, _, number in wanted], tokens, 0)
+            for (job, position, _), score in zip(wanted, scores, strict=True):
+                job.logprobs[position - job.start] = score.token
+        for job, numbers in found:
+            self._advance(job, numbers, forward)
+
+    def _computed(self, job: ScoreJob, forward: Forward) -> list[int]:
+        """The numbers of the rows that follow what a job has."""
         assert job.branch is not None
-        places = nodes_at(job.branch, job.next_position, job.last_position)
-        numbers = forward.known_rows(places)
+        return forward.known_rows(nodes_at(job.branch, job.next_position, job.last_position))
+
+    def _advance(self, job: ScoreJob, numbers: Sequence[int], forward: Forward) -> None:
         if not numbers:
             return
-        first, last = job.next_position, job.next_position + len(numbers)
-        targets = job.path[first + 1 : last + 1] if job.wants_logprobs else ()
-        if targets:
-            rows = forward.row_logits(numbers[: len(targets)])
-            scores = raw_logprobs(rows, range(len(targets)), targets, 0)
-            for position, score in zip(range(first + 1, last + 1), scores, strict=False):
-                if position >= job.start:
-                    job.logprobs[position - job.start] = score.token
         of_rows = slice(numbers[0], numbers[-1] + 1) if _consecutive(numbers) else numbers
         for layer in job.layers:
-            states = forward.kept[layer][of_rows][max(0, job.start - first) :]
+            states = forward.kept[layer][of_rows][max(0, job.start - job.next_position) :]
             job.hidden[layer].append(states.float().cpu().clone())
-        job.next_position = last
-        if last == job.last_position:
+        job.next_position += len(numbers)
+        if job.next_position == job.last_position:
             self._end(job, job.result())
 
     def preempt(self) -> bool:

@@ -28,6 +28,21 @@ def test_pairs_are_of_one_problem_and_at_ends() -> None:
     assert float(rank_loss(logits, outcome, problem, kind)) == pytest.approx(expected)
 
 
+def test_pairs_of_many_problems_in_any_order() -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(60, generator=generator)
+    outcome = torch.randint(2, (60,), generator=generator).float()
+    problem = torch.randint(3, 12, (60,), generator=generator)
+    kind = torch.randint(1, 3, (60,), generator=generator)
+    each = [
+        math.log1p(math.exp(float(logits[b] - logits[a])))
+        for a in range(60)
+        for b in range(60)
+        if kind[a] == kind[b] == FINAL and problem[a] == problem[b] and outcome[a] == 1 and outcome[b] == 0
+    ]
+    assert float(rank_loss(logits, outcome, problem, kind)) == pytest.approx(sum(each) / len(each), rel=1e-5)
+
+
 def test_no_pairs_is_no_loss() -> None:
     logits = torch.tensor([1.0, 2.0], requires_grad=True)
     loss = rank_loss(logits, torch.tensor([1.0, 1.0]), torch.tensor([0, 0]), torch.tensor([FINAL, FINAL]))

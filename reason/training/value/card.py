@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path as FilePath
 from typing import TYPE_CHECKING, Any
@@ -14,7 +17,7 @@ if TYPE_CHECKING:
     from reason.training.value.recipe import Tried
     from reason.verifiers.value_head import ValueHead
 
-__all__ = ["write_card"]
+__all__ = ["json_figures", "write_card"]
 
 _COLUMNS = ("step AUC", "final AUC", "final AUC within problems", "step cross-entropy", "step calibration error")
 _VOTES = ("majority", "weighted vote", "best by value")
@@ -28,11 +31,31 @@ def write_card(folder: FilePath, head: ValueHead, tried: Sequence[Tried], comman
     """
     metrics = {"chosen": {"layer": head.layer, **dict(head.about)}, "tried": [tried_row(one) for one in tried]}
     try:
-        (folder / "metrics.json").write_text(json.dumps(metrics, indent=1) + "\n", encoding="utf-8")
-        (folder / "card.md").write_text(_card(head, tried, command), encoding="utf-8")
+        _replace(folder / "metrics.json", (json.dumps(json_figures(metrics), indent=1) + "\n").encode())
+        _replace(folder / "card.md", _card(head, tried, command).encode())
+        if (plot := _plot(head, tried)) is not None:
+            _replace(folder / "training.png", plot)
     except OSError as error:
         raise ReasonError(f"cannot write to {folder}: {error.strerror or error}") from error
-    _plot(folder / "training.png", head, tried)
+
+
+def json_figures(found: Any) -> Any:
+    """The same with None for figures that are not numbers: JSON has no nan."""
+    if isinstance(found, Mapping):
+        return {name: json_figures(each) for name, each in found.items()}
+    if isinstance(found, list | tuple):
+        return [json_figures(each) for each in found]
+    return None if isinstance(found, float) and not math.isfinite(found) else found
+
+
+def _replace(file: FilePath, data: bytes) -> None:
+    partial = file.with_name(f".{file.name}.part")
+    try:
+        partial.write_bytes(data)
+        partial.replace(file)
+    finally:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
 
 
 def _card(head: ValueHead, tried: Sequence[Tried], command: str) -> str:
@@ -84,12 +107,12 @@ def _targets(one: Tried) -> str:
     return f"TD({one.options.lambda_:g})"
 
 
-def _plot(file: FilePath, head: ValueHead, tried: Sequence[Tried]) -> None:
-    """Cross-entropy by epoch of the chosen fit, and the step AUC of all."""
+def _plot(head: ValueHead, tried: Sequence[Tried]) -> bytes | None:
+    """Losses by epoch of the chosen fit, and the step AUC of all, as PNG; None without matplotlib."""
     try:
         import matplotlib
     except ImportError:
-        return
+        return None
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
@@ -112,5 +135,7 @@ def _plot(file: FilePath, head: ValueHead, tried: Sequence[Tried]) -> None:
     right.scatter(range(len(tried)), [f.value for f in figures], c=colours, zorder=3)
     right.set_xticks(range(len(tried)), names, fontsize=7)
     right.set(ylabel="AUC at the ends of steps", title="test problems, 95% intervals")
-    figure.savefig(file, dpi=150)
+    data = io.BytesIO()
+    figure.savefig(data, dpi=150, format="png")
     pyplot.close(figure)
+    return data.getvalue()

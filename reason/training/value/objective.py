@@ -30,10 +30,18 @@ def place_loss(logits: torch.Tensor, target: torch.Tensor, kind: torch.Tensor, i
 
 def rank_loss(logits: torch.Tensor, outcome: torch.Tensor, problem: torch.Tensor, kind: torch.Tensor) -> torch.Tensor:
     """Over the pairs at the ends of solutions, all [places]; 0 where there is none."""
+    import torch
     from torch.nn.functional import softplus
 
     final = kind == FINAL
-    value, right, group = logits[final], outcome[final] == 1, problem[final]
-    pairs = (group[:, None] == group[None]) & right[:, None] & ~right[None]
-    lead = (value[:, None] - value[None])[pairs]
+    value, right = logits[final], outcome[final] == 1
+    _, group, count = torch.unique(problem[final], return_inverse=True, return_counts=True)
+    order = torch.argsort(group, stable=True)
+    column = torch.arange(len(order)) - (count.cumsum(0) - count).repeat_interleave(count)
+    at = torch.full((len(count), int(count.max()) if len(count) else 0), -1)  # [problems, solutions of each]
+    at[group[order], column] = order
+    there = at >= 0
+    pairs = (there & right[at])[:, :, None] & (there & ~right[at])[:, None, :]
+    problems, better, worse = torch.nonzero(pairs, as_tuple=True)
+    lead = value[at[problems, better]] - value[at[problems, worse]]
     return softplus(-lead).mean() if len(lead) else logits.sum() * 0

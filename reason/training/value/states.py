@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from reason.errors import ReasonError
 from reason.training.value.rollouts import Place, Rollout, places
-from reason.types import Engine, TextCodec, Trajectory
+from reason.types import Engine, Trajectory
 
 if TYPE_CHECKING:
     import torch
@@ -85,10 +85,10 @@ class Recorder:
     async def score(self, trajectories: Sequence[Trajectory], engine: Engine, owner: str) -> list[float]:
         for each in trajectories:
             if len(each.steps) == 1 and each.steps[0].states:
-                await asyncio.to_thread(self._keep, each, engine.codec)
+                await asyncio.to_thread(self._keep, each, engine)
         return [1.0] * len(trajectories)
 
-    def _keep(self, trajectory: Trajectory, codec: TextCodec) -> None:
+    def _keep(self, trajectory: Trajectory, engine: Engine) -> None:
         (step,) = trajectory.steps
         rollout = Rollout(
             problem=trajectory.problem.id,
@@ -97,9 +97,9 @@ class Recorder:
             answer_class=None,
             correct=False,
         )
-        tokens = [place.token for place in places(codec, rollout, self._delimiter, every=self._every)]
+        tokens = [place.token for place in places(engine.codec, rollout, self._delimiter, every=self._every)]
         states = {layer: step.states[layer][tokens] for layer in self.states}
-        _save(_part(self._folder, [rollout], self._delimiter, self._every), states)
+        _save(self._folder / "parts" / f"{_key(engine, [rollout], self._delimiter, self._every)}.safetensors", states)
 
 
 async def collect(
@@ -113,7 +113,8 @@ async def collect(
     concurrency: int = 8,
     on_problem: Callable[[int, int], None] | None = None,
 ) -> None:
-    """Computes what is not in the folder yet. A problem's file has the states of all ``layers``, in bfloat16.
+    """Computes what is not in the folder yet. A problem's file has the states of all ``layers``, in bfloat16, and of
+    those that it had before.
 
     Args:
         every: see ``places``.
@@ -124,8 +125,10 @@ async def collect(
         ReasonError: the folder cannot be written.
     """
     by_problem = _by_problem(rollouts)
-    keys = {name: _key(own, delimiter, every) for name, own in by_problem.items()}
-    left = [name for name in by_problem if not _has(folder / f"{name}.safetensors", layers, keys[name])]
+    keys = {name: _key(engine, own, delimiter, every) for name, own in by_problem.items()}
+    files = {name: folder / f"{name}.safetensors" for name in by_problem}
+    missing = {name: [each for each in layers if each not in _layers(files[name], keys[name])] for name in by_problem}
+    left = [name for name, own in missing.items() if own]
     room = asyncio.Semaphore(concurrency)
     done = len(by_problem) - len(left)
 
@@ -133,14 +136,16 @@ async def collect(
         nonlocal done
         async with room:
             found = [places(engine.codec, each, delimiter, every=every) for each in by_problem[name]]
-            kept = [_part(folder, [each], delimiter, every) for each in by_problem[name]]
+            kept = [
+                folder / "parts" / f"{_key(engine, [each], delimiter, every)}.safetensors" for each in by_problem[name]
+            ]
             states = await asyncio.gather(
                 *(
-                    _states(engine, each, at, layers, part)
+                    _states(engine, each, at, missing[name], part)
                     for each, at, part in zip(by_problem[name], found, kept, strict=True)
                 )
             )
-            _write(folder / f"{name}.safetensors", layers, states, found, keys[name])
+            _write(files[name], missing[name], states, found, keys[name])
             for part in kept:
                 part.unlink(missing_ok=True)
         done += 1
@@ -193,7 +198,7 @@ async def _states(
     engine: Engine, rollout: Rollout, at: Sequence[Place], layers: Sequence[int], part: FilePath
 ) -> dict[int, torch.Tensor]:
     """For each layer the states at some places, [places, size]: those that were kept, or else computed."""
-    if _has(part, layers, None):
+    if set(layers) <= _layers(part):
         from safetensors import safe_open
 
         with safe_open(part, framework="pt") as file:
@@ -205,15 +210,10 @@ async def _states(
     return {layer: scored.hidden[layer][tokens] for layer in layers}
 
 
-def _key(rollouts: Sequence[Rollout], delimiter: str, every: int) -> str:
-    """What the states of a problem depend on, the model and the layers aside."""
-    told = json.dumps([[rollout.prompt, rollout.tokens] for rollout in rollouts] + [delimiter, every])
+def _key(engine: Engine, rollouts: Sequence[Rollout], delimiter: str, every: int) -> str:
+    """What states depend on, their layer aside."""
+    told = json.dumps([engine.name, [[rollout.prompt, rollout.tokens] for rollout in rollouts], delimiter, every])
     return hashlib.sha256(told.encode()).hexdigest()
-
-
-def _part(folder: FilePath, rollouts: Sequence[Rollout], delimiter: str, every: int) -> FilePath:
-    """Where the states of one rollout are kept before those of its problem are put together."""
-    return folder / "parts" / f"{_key(rollouts, delimiter, every)}.safetensors"
 
 
 def _write(
@@ -223,9 +223,15 @@ def _write(
     at: Sequence[Sequence[Place]],
     key: str,
 ) -> None:
+    """A problem's file, with the states of some layers beside those that are in it."""
     import torch
+    from safetensors import safe_open
 
+    before = _layers(file, key)
     whole = {layer: torch.cat([each[layer] for each in states]) for layer in layers}
+    if before:
+        with safe_open(file, framework="pt") as opened:
+            whole |= {layer: opened.get_tensor(f"layer.{layer}") for layer in before - set(layers)}
     more = {
         "rollout": torch.tensor([number for number, own in enumerate(at) for _ in own]),
         "kind": torch.tensor([place.kind for own in at for place in own]),
@@ -258,17 +264,16 @@ def _save(
 _numbers = itertools.count()  # two may write the same at once
 
 
-def _has(file: FilePath, layers: Sequence[int], key: str | None) -> bool:
-    """Whether a file is there, is of this key (None: of any) and has these layers."""
+def _layers(file: FilePath, key: str = "") -> set[int]:
+    """The layers whose states are in a file, if it is there and of this key."""
     from safetensors import SafetensorError, safe_open
 
     if not file.exists():
-        return False
+        return set()
     try:
         with safe_open(file, framework="pt") as opened:
-            there = set(opened.keys())
-            return (
-                key in (None, (opened.metadata() or {}).get("key")) and {f"layer.{layer}" for layer in layers} <= there
-            )
-    except SafetensorError:
-        return False
+            if (opened.metadata() or {}).get("key") != key:
+                return set()
+            return {int(name.removeprefix("layer.")) for name in opened.keys() if name.startswith("layer.")}  # noqa: SIM118
+    except (SafetensorError, ValueError):
+        return set()
