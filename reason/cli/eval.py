@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 __all__ = ["evaluate"]
 
 
+_STRATEGY = "best-of-n"
+
+
 @exit_on_error()
 def evaluate(
     task: Annotated[
@@ -34,7 +37,7 @@ def evaluate(
         typer.Argument(help="A task (see --list), a file of JSON lines, or hf:OWNER/NAME.", show_default=False),
     ] = None,
     list_tasks: Annotated[bool, typer.Option("--list", help="List the tasks.")] = False,
-    strategy: options.StrategyName = "best-of-n",
+    strategy: options.StrategyName = _STRATEGY,
     setting: options.Settings = None,
     verifier: options.ScoringVerifier = None,
     aggregation: options.Aggregation = "none",
@@ -129,7 +132,8 @@ def evaluate(
         return out if len(tasks) == 1 else out / loaded.name
 
     if verifier is not None:
-        if setting or few_shot or log_samples or max_thinking_tokens is not None or budget != Budget():
+        of_solving = setting or few_shot or log_samples or max_thinking_tokens is not None or budget != Budget()
+        if of_solving or strategy != _STRATEGY:
             raise UsageError("--verifier scores solutions that are there: it takes no strategy, budget or samples")
         score_solutions(
             tasks,

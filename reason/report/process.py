@@ -27,6 +27,7 @@ from reason.report.resumable import Resumable, environment
 from reason.report.sitting import OnProgress, Sitting
 from reason.report.solving import answer_classes
 from reason.search.measuring import checked_scores
+from reason.tasks.code import check_sandbox
 from reason.tasks.process import Given, GivenSolution, given, has_solutions, has_steps
 from reason.types import Engine, Problem, Step, TokenLogprobs, Trajectory, Usage, Verifier
 from reason.types import Path as TokenPath
@@ -99,6 +100,7 @@ class Scoring(Resumable[ScoredSolutions, Summary]):
 
     Raises:
         UsageError: the rows have no solutions, the verifier cannot score given text, a value is not allowed.
+        SandboxUnavailable: answers are programs, and they cannot be isolated here.
     """
 
     def __init__(
@@ -127,12 +129,18 @@ class Scoring(Resumable[ScoredSolutions, Summary]):
                 f"the rows of {task.name} have no solutions to score: take processbench-gsm8k or the like, "
                 "or a file with samples; the verifier of a strategy is among its settings"
             )
+        self.has_steps = has_steps(task.examples[0].row)
+        other = next((each for each in task.examples if has_steps(each.row) != self.has_steps), None)
+        if other is not None:
+            kinds = ("in steps", "as samples") if self.has_steps else ("as samples", "in steps")
+            raise UsageError(f"the first row has its solution {kinds[0]}, and {other.problem.id} {kinds[1]}")
+        if task.runs_programs:
+            check_sandbox()
         self.given: dict[str, Given] = {example.problem.id: given(example) for example in task.examples}
         self.needs_model = verifier != RECORDED
         self.verifier = make_verifier(verifier) if self.needs_model else _Recorded(self.given)
         check_scores_text(self.verifier)
         self.label = verifier if isinstance(verifier, str) else self.verifier.name
-        self.has_steps = has_steps(task.examples[0].row)
         self.aggregation = aggregation
         self.seed = seed
         self.threshold = threshold or Threshold(value=0.5 if self.verifier.probability else None)

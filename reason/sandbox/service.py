@@ -81,14 +81,21 @@ class SandboxService:
         return self.start_tests(program, tests, entry_point=entry_point, setup=setup, limits=limits).result()
 
     def close(self) -> None:
-        """Ends the workers and the thread. Idempotent."""
+        """Ends the workers and the thread; who waits for tests is told that they are cancelled. Idempotent."""
         if self._closed:
             return
         self._closed = True
-        asyncio.run_coroutine_threadsafe(self._sandbox.close(), self._loop).result()
+        asyncio.run_coroutine_threadsafe(self._end(), self._loop).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
+
+    async def _end(self) -> None:
+        others = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+        await self._sandbox.close()
 
     async def _all(self, asked: Sequence[_Key]) -> tuple[Verdict, ...]:
         return tuple(await asyncio.gather(*map(self._one, asked)))

@@ -9,6 +9,7 @@ the solutions themselves.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -212,6 +213,8 @@ def _sample(sample: Row, text: str, delimiter: str, extract: Any) -> GivenSoluti
         raise BadRow(f"each sample needs correct, true or false; one has {correct!r:.60}")
     answer = next((str(sample[name]) for name in _ANSWERS if sample.get(name) not in (None, "")), None)
     reward = next((sample[name] for name in _REWARDS if isinstance(sample.get(name), (int, float))), None)
+    if reward is not None and not math.isfinite(reward):
+        raise BadRow(f"a reward has to be a finite number, one is {reward}")
     return GivenSolution(
         steps=_joined([part for part in text.split(delimiter) if part.strip()], delimiter),
         answer=extract(text) if answer is None else answer,

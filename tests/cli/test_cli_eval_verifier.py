@@ -141,6 +141,7 @@ def test_the_default_folder(
         (["--verifier", "entropy"], "recorded while a solution is generated"),
         (["--verifier", "juge"], "unknown verifier 'juge'"),
         (["--verifier", "judge", "-S", "num_samples=2"], "it takes no strategy, budget or samples"),
+        (["--verifier", "judge", "-s", "beam"], "it takes no strategy, budget or samples"),
         (["--verifier", "judge", "--max-calls", "2"], "it takes no strategy, budget or samples"),
         (["--verifier", "judge", "--tune", "3"], "2 to 2 of 3 rows, not 3"),
         (["--verifier", "judge", "--tune", "2", "--threshold", "0.5"], "given or chosen, not both"),

@@ -121,6 +121,24 @@ def test_a_threshold_is_chosen_on_rows_that_are_left_out(rows: Task, tmp_path: P
     assert sum(part.n for part in (summary.flawed, summary.sound) if part) == 2
 
 
+def test_the_rows_that_are_reported_do_not_move_the_threshold(tmp_path: Path) -> None:
+    threshold = Threshold(tune=4)
+    chosen_on = threshold.rows(8, seed=0)
+    kinds = iter(["sound", "flawed"] * 4)
+    content = []
+    for i in range(8):
+        high = 0.9 if i in chosen_on else 0.4  # on the other rows the best threshold is elsewhere
+        scores, label = ([high, high], -1) if next(kinds) == "sound" else ([high, high - 0.3], 1)
+        content.append(step_row(f"r{i}", label, scores))
+    tuned = {content[i]["label"] for i in chosen_on}
+    assert tuned == {-1, 1}
+    summary = run(
+        Scoring(task_of(tmp_path / "rows.jsonl", content), Marks(), out=tmp_path / "out", threshold=threshold)
+    )
+    assert summary.threshold == pytest.approx(0.75)
+    assert summary.f1.mean == 0.0
+
+
 def test_scores_that_are_no_probabilities_have_no_threshold_of_their_own(rows: Task, tmp_path: Path) -> None:
     summary = run(Scoring(rows, Marks(probability=False), out=tmp_path / "out"))
     assert (summary.threshold, summary.f1, summary.flawed) == (None, None, None)
@@ -202,6 +220,11 @@ def test_unknown_verifiers_and_tasks_without_solutions(rows: Task, tmp_path: Pat
     plain = task_of(tmp_path / "plain.jsonl", [{"question": "?", "answer": "1"}])
     with pytest.raises(UsageError, match="the rows of plain have no solutions to score"):
         Scoring(plain, "judge", out=tmp_path / "out")
+    mixed = task_of(
+        tmp_path / "mixed.jsonl", [sample_row("s", ("1", 0.1, True, 1.0)), step_row(*ROWS[0]) | {"answer": "1"}]
+    )
+    with pytest.raises(UsageError, match="the first row has its solution as samples, and a in steps"):
+        Scoring(mixed, "judge", out=tmp_path / "out")
 
 
 # -- recorded samples --------------------------------------------------------------------------------------------------

@@ -7,8 +7,9 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -163,3 +164,14 @@ def test_threads_end(isolation: None) -> None:
     thread = made._thread
     made.close()
     assert not thread.is_alive()
+
+
+def test_who_waits_when_it_closes_is_told(isolation: None) -> None:
+    made = SandboxService(workers=1)
+    long = [f"import time; time.sleep({20 + i})" for i in range(3)]
+    waiting = made.start_tests(PROGRAM, long, limits=LIMITS)
+    began = time.monotonic()
+    made.close()
+    with pytest.raises(CancelledError):
+        waiting.result(timeout=5)
+    assert time.monotonic() - began < 10

@@ -99,6 +99,7 @@ def test_bad_steps(change: dict[str, Any], message: str, tmp_path: Path) -> None
         ([{"correct": True}], "needs its text"),
         ([{"text": "a"}], "needs correct, true or false"),
         (None, "no field 'samples' or 'solutions'"),
+        ([{"text": "a", "correct": True, "reward": float("nan")}], "has to be a finite number"),
     ],
 )
 def test_bad_samples(samples: Any, message: str, tmp_path: Path) -> None:
