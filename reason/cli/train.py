@@ -41,7 +41,7 @@ def value(
     targets: Annotated[str, typer.Option(help="Targets to try: mc (the outcome), td (λ-returns).")] = "mc,td",
     lambda_: Annotated[float, typer.Option("--lambda", help="Of the λ-returns.")] = 0.8,
     ramp: Annotated[int, typer.Option(help="Optimiser steps until td's targets are λ-returns alone.")] = 768,
-    units: Annotated[int, typer.Option(help="Hidden units of each network; 0 is linear.")] = 128,
+    units: Annotated[int, typer.Option(help="Hidden units of each network; 0 is linear.")] = 64,
     members: Annotated[int, typer.Option(help="Networks whose logits are averaged.")] = 4,
     rank: Annotated[float, typer.Option(help="Weight of the loss that compares solutions of one problem.")] = 1.0,
     epochs: Annotated[int, typer.Option(help="At most; a network stops when it gets no better.")] = 40,

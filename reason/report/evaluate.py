@@ -29,6 +29,7 @@ from reason.search.strategies import for_budget, make_strategy
 from reason.search.strategies.decoding import layers
 from reason.tasks.code import check_sandbox
 from reason.types import Budget, Embedder, Verifier
+from reason.verifiers.probes import fingerprint
 
 if TYPE_CHECKING:
     from reason.api import Solver
@@ -143,8 +144,8 @@ class Evaluation(Resumable[ProblemResult, Summary]):
 
     def config(self, *, model: str | None) -> dict[str, Any]:
         name = self.strategy if isinstance(self.strategy, str) else type(self.strategy).__name__
-        measures = find_verifiers(self._made, self.verifiers)
-        heads = {key: found for key, each in measures.items() if (found := getattr(each, "fingerprint", ""))}
+        measures = find_verifiers(self._made, self.verifiers, model=model)
+        heads = {key: found for key, each in measures.items() if (found := fingerprint(each, model))}
         return {
             "task": {**self.task.describe(), "problems_sha256": _digest(self.task)},
             "model": {"name": model, **self._model_options},

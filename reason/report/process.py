@@ -32,6 +32,7 @@ from reason.tasks.process import Given, GivenSolution, given, has_solutions, has
 from reason.types import Engine, Problem, Step, TokenLogprobs, Trajectory, Usage, Verifier
 from reason.types import Path as TokenPath
 from reason.verifiers import VERIFIERS, VERIFIERS_OF, check_aggregation, make_verifier
+from reason.verifiers.probes import fingerprint
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -165,10 +166,12 @@ class Scoring(Resumable[ScoredSolutions, Summary]):
         return ScoringSitting(self, solver.engine, config)
 
     def config(self, *, model: str | None) -> dict[str, Any]:
+        head = fingerprint(self.verifier, model)
         return {
             "task": self.task.describe(),
             "model": {"name": model, **self._model_options} if self.needs_model else {"name": "none"},
             "verifier": {"name": self.label, "fields": describe(self.verifier)},
+            **({"heads": {self.verifier.name: head}} if head else {}),
             "aggregation": self.aggregation,
             "environment": {**environment(), "concurrency": self.concurrency},
         }

@@ -365,7 +365,9 @@ def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
     """The settings in which two configurations differ, as people read them. The second may not know its model yet."""
     old, new = compared_settings(there), compared_settings(json.loads(json.dumps(here)))
     if here["model"]["name"] is None:  # not loaded yet
-        del old["model.name"], new["model.name"]
+        for key in [key for key in old if key == "model.name" or (key.startswith("heads.") and key not in new)]:
+            del old[key]
+        del new["model.name"]
     changed = [key for key in {**old, **new} if old.get(key) != new.get(key)]
     return [f"{key} {brief(old.get(key))}, now {brief(new.get(key))}" for key in changed]
 

@@ -44,8 +44,9 @@ def find_verifiers(
     at: Any = strategy
     while at is not None:
         if (aggregation := getattr(at, "aggregation", "none")) != "none":
-            for verifier in found.values():
-                if isinstance(verifier, Verifier):
+            for name, verifier in found.items():
+                known = model is not None or name != DEFAULT_VERIFIER or name in given
+                if known and isinstance(verifier, Verifier):
                     check_aggregation(verifier, aggregation)
         at = getattr(at, "inner", None)
     return found

@@ -17,7 +17,7 @@ from typing import ClassVar, Literal
 from reason.errors import UsageError
 from reason.fields import check_choices
 from reason.types import Engine, Probe, Trajectory, Usage, Verifier
-from reason.verifiers.probes import probes_of
+from reason.verifiers.probes import fingerprint, probes_of
 
 __all__ = ["Ensemble"]
 
@@ -59,10 +59,9 @@ class Ensemble:
     def hidden(self) -> bool:
         return any(getattr(member, "hidden", False) for member in self.members)
 
-    @property
-    def fingerprint(self) -> str:
+    def fingerprint(self, model: str | None) -> str:
         """Of the members that have one."""
-        return "+".join(filter(None, (getattr(member, "fingerprint", "") for member in self.members)))
+        return "+".join(filter(None, (fingerprint(member, model) for member in self.members)))
 
     def probes(self, engine: Engine) -> tuple[Probe, ...]:
         """What the members read while steps are generated."""

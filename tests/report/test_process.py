@@ -167,6 +167,23 @@ def test_an_interrupted_one_goes_on(rows: Task, tmp_path: Path) -> None:
         run(Scoring(rows, "judge", out=tmp_path / "out"))
 
 
+def test_another_head_is_another_evaluation(rows: Task, tmp_path: Path) -> None:
+    class Trained(Marks):
+        def __init__(self, head: str) -> None:
+            super().__init__()
+            self._head = head
+
+        def fingerprint(self, model: str | None) -> str:
+            return "" if model is None else self._head
+
+    run(Scoring(rows, Trained("one"), out=tmp_path / "out"))
+    again = Scoring(rows, Trained("one"), out=tmp_path / "out")
+    again.check_folder()  # when it is not known yet whose head it will be
+    assert run(again).complete
+    with pytest.raises(UsageError, match='heads.marks "one", now "two"'):
+        run(Scoring(rows, Trained("two"), out=tmp_path / "out"))
+
+
 def test_a_failed_row_counts_as_wrong_and_is_tried_again(rows: Task, tmp_path: Path) -> None:
     summary = run(Scoring(rows, Marks(failing="a"), out=tmp_path / "out"))
     assert summary.failed == ("a",)

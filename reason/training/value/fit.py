@@ -41,7 +41,7 @@ class FitOptions:
     targets: Literal["mc", "td"] = "mc"
     lambda_: float = 0.8
     ramp: int = 768
-    units: int = 128
+    units: int = 64
     members: int = 4
     rank: float = 1.0
     epochs: int = 40

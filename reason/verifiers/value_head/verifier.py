@@ -56,14 +56,15 @@ class HeadVerifier:
             )
         return (found,)
 
-    @property
-    def fingerprint(self) -> str:
-        """What is in the file, in short; "" without a file. A head that was trained anew gives other scores.
+    def fingerprint(self, model: str | None) -> str:
+        """What is in the head of a model, in short: one that was trained anew gives other scores. "" where the model
+        decides and is not known, or has none.
 
         Raises:
             ModelError: the file is no value head.
         """
-        return _open(self.head).name if self.head else ""
+        found = _open(self.head) if self.head else find_shipped(model) if model is not None else None
+        return "" if found is None else found.name
 
     def _read(self, engine: Engine) -> ValueHead:
         head = _open(self.head)
