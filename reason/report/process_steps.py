@@ -135,7 +135,7 @@ def summarize_steps(
             right[row.label >= 0].append(found)
     if len({row.label >= 0 for row in reported}) == 1:
         kind = "an" if reported[0].label >= 0 else "no"
-        notes.append(f"all of these rows have {kind} error, and F1 needs both kinds; ProcessBench has errors first")
+        notes.append(f"all of these rows have {kind} error, and F1 needs both kinds")
     return StepSummary(
         task=scoring.task.name,
         model=config["model"]["name"],

@@ -6,6 +6,7 @@ names, else on the hub.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from collections.abc import Sequence
@@ -77,7 +78,8 @@ def load_task(
         return replace(task, licence="Apache-2.0")
     if entry:
         rows = _rows_of(name, entry, data, split)
-        return replace(_task(name, entry.kind, rows, fields, few_shot, limit, offset), licence=entry.licence)
+        task = _task(name, entry.kind, rows, fields, few_shot, limit, offset, scattered=entry.scattered)
+        return replace(task, licence=entry.licence)
     if name.startswith(HUB_PREFIX):
         dataset, _, config = name.removeprefix(HUB_PREFIX).partition(":")
         if not dataset:
@@ -149,19 +151,26 @@ def _looked_in(folder: Path, stems: Sequence[str]) -> str:
 
 
 def _task(
-    name: str, kind: AnswerKind, rows: Rows, fields: Fields, few_shot: int, limit: int | None, offset: int
+    name: str,
+    kind: AnswerKind,
+    rows: Rows,
+    fields: Fields,
+    few_shot: int,
+    limit: int | None,
+    offset: int,
+    *,
+    scattered: bool = False,
 ) -> Task:
     if few_shot > (most := len(kind.prompt.worked)):
         raise UsageError(f"few_shot {few_shot}: there are {most} worked examples for {name}")
     kept = [sourced for sourced in rows.rows if kind.keep(sourced.row)]
     if offset >= len(kept):
         raise UsageError(f"offset {offset}: {rows.source} has {len(kept)} problems, so at most {len(kept) - 1}")
-    ids = _ids(name, kept)
-    chosen = slice(offset, None if limit is None else offset + limit)
-    examples = [
-        _example(sourced, problem_id, kind, fields, few_shot)
-        for sourced, problem_id in zip(kept[chosen], ids[chosen], strict=True)
-    ]
+    named = list(zip(kept, _ids(name, kept), strict=True))
+    if scattered:
+        named.sort(key=lambda one: hashlib.blake2b(one[1].encode()).digest())
+    chosen = named[offset : None if limit is None else offset + limit]
+    examples = [_example(sourced, problem_id, kind, fields, few_shot) for sourced, problem_id in chosen]
     return Task(
         name=name,
         examples=tuple(examples),

@@ -28,6 +28,8 @@ class TaskEntry:
         fields: names of the fields, of the file's first.
         rows: how many the published set has.
         licence: of the data.
+        scattered: rows are taken in an order that hangs on their ids alone, because the file's would make the first of
+            them of one kind.
     """
 
     summary: str
@@ -39,6 +41,7 @@ class TaskEntry:
     fields: Fields = Fields()  # noqa: RUF009 - a named tuple cannot change
     rows: int
     licence: str
+    scattered: bool = False
 
 
 _MAA = "competition problems of the Mathematical Association of America"
@@ -171,6 +174,7 @@ TASKS: dict[str, TaskEntry] = {
         split="gsm8k",
         rows=400,
         licence="Apache-2.0",
+        scattered=True,
     ),
     "processbench-math": TaskEntry(
         summary="the first wrong step of a solution to a problem of MATH (Zheng et al. 2024)",
@@ -180,6 +184,7 @@ TASKS: dict[str, TaskEntry] = {
         split="math",
         rows=1000,
         licence="Apache-2.0",
+        scattered=True,
     ),
     "processbench-olympiadbench": TaskEntry(
         summary="the first wrong step of a solution to a problem of OlympiadBench (Zheng et al. 2024)",
@@ -189,6 +194,7 @@ TASKS: dict[str, TaskEntry] = {
         split="olympiadbench",
         rows=1000,
         licence="Apache-2.0",
+        scattered=True,
     ),
     "processbench-omnimath": TaskEntry(
         summary="the first wrong step of a solution to a problem of Omni-MATH (Zheng et al. 2024)",
@@ -198,6 +204,7 @@ TASKS: dict[str, TaskEntry] = {
         split="omnimath",
         rows=1000,
         licence="Apache-2.0",
+        scattered=True,
     ),
     "humaneval": TaskEntry(
         summary="functions to be written from their docstrings (Chen et al. 2021); answers are run in a sandbox",

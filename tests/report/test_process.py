@@ -180,7 +180,7 @@ def test_another_head_is_another_evaluation(rows: Task, tmp_path: Path) -> None:
     again = Scoring(rows, Trained("one"), out=tmp_path / "out")
     again.check_folder()  # when it is not known yet whose head it will be
     assert run(again).complete
-    with pytest.raises(UsageError, match='heads.marks "one", now "two"'):
+    with pytest.raises(UsageError, match=r'heads\.marks "one", now "two"'):
         run(Scoring(rows, Trained("two"), out=tmp_path / "out"))
 
 

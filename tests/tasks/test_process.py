@@ -11,6 +11,7 @@ import pytest
 from reason.errors import UsageError
 from reason.tasks import load_task
 from reason.tasks.process import FLAWED, SOUND, given
+from reason.tasks.task import Task
 
 STEPS = {"problem": "What is 2 * 3 + 1?", "steps": ["2 * 3 = 6.", " 6 + 1 = 8.\n", r"\boxed{8}"], "label": 1}
 SAMPLES = {
@@ -107,6 +108,17 @@ def test_bad_samples(samples: Any, message: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="a-row") as caught:
         given(example)
     assert message in str(caught.value)
+
+
+def test_the_first_rows_are_like_the_others(data_dir: Path) -> None:
+    whole = load_task("processbench-math", data=data_dir)
+    first = load_task("processbench-math", data=data_dir, limit=200)
+    assert first.examples == whole.examples[:200]
+
+    def flawed(task: Task) -> float:
+        return sum(example.reference != "-1" for example in task.examples) / len(task)
+
+    assert flawed(first) == pytest.approx(flawed(whole), abs=0.08)
 
 
 def test_every_row_of_the_data_has_solutions(data_dir: Path) -> None:
