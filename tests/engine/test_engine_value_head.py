@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 SIZE = 64
 
 
-def random_head(layer: int, *, seed: int = 0) -> ValueHead:
+def random_head(layer: int, *, seed: int = 0, pool: bool = False) -> ValueHead:
     generator = torch.Generator().manual_seed(seed)
     weights = {
         "mean": torch.randn(SIZE, generator=generator),
@@ -36,6 +36,12 @@ def random_head(layer: int, *, seed: int = 0) -> ValueHead:
         "out.bias": torch.randn(2, generator=generator),
         "calibration": torch.tensor([0.5, 0.1]),
     }
+    if pool:
+        weights |= {
+            "pool.weight": torch.randn(2, SIZE, generator=generator) / 4,
+            "pool.mean": torch.randn(SIZE, generator=generator),
+            "pool.std": torch.rand(SIZE, generator=generator) + 0.5,
+        }
     return ValueHead("test", "tiny", layer, weights)
 
 
@@ -45,11 +51,12 @@ def states_of(model: Any, path: Path, layer: int) -> torch.Tensor:
     return (out.last_hidden_state if layer == -1 else out.hidden_states[layer + 1])[0]  # type: ignore[no-any-return]
 
 
+@pytest.mark.parametrize("pool", [False, True])
 @pytest.mark.parametrize("layer", [0, -1])
 async def test_it_says_the_same_of_what_was_recorded_and_what_was_not(
-    make_engine: MakeEngine, prompts: MakePrompts, finish: Finish, tmp_path: FilePath, layer: int
+    make_engine: MakeEngine, prompts: MakePrompts, finish: Finish, tmp_path: FilePath, layer: int, pool: bool
 ) -> None:
-    random_head(layer).save(tmp_path / "head.safetensors")
+    random_head(layer, pool=pool).save(tmp_path / "head.safetensors")
     verifier = make_verifier(f"head:{tmp_path / 'head.safetensors'}")
     assert isinstance(verifier, HeadVerifier)
     engine = make_engine()
@@ -71,19 +78,23 @@ async def test_it_says_the_same_of_what_was_recorded_and_what_was_not(
     assert engine.usage("computed").verifier_tokens > 0
 
 
+@pytest.mark.parametrize("pool", [False, True])
 async def test_a_finished_solution_without_its_turns_end_is_read_at_its_last_token(
     make_engine: MakeEngine,
     prompts: MakePrompts,
     references: dict[str, PreTrainedModel],
     codec: HubCodec,
     tmp_path: FilePath,
+    pool: bool,
 ) -> None:
-    head = random_head(-1)
+    head = random_head(-1, pool=pool)
     head.save(tmp_path / "head.safetensors")
     head = ValueHead.load(tmp_path / "head.safetensors")
     verifier = HeadVerifier(head=str(tmp_path / "head.safetensors"))
     path, end = prompts(1, 14)[0], next(iter(codec.eos_token_ids))
-    values = head(states_of(references["llama"], path, -1)).tolist()
+    states = states_of(references["llama"], path, -1)
+    means = [states[9 : max(9, i) + 1].mean(dim=0) for i in range(len(path))]  # from the one that is drawn from first
+    values = head.values(states, torch.stack(means)).tolist()
 
     def given(*steps: Path, **more: Any) -> Trajectory:
         written = tuple(Step(text="x", tokens=tokens) for tokens in steps)
@@ -159,6 +170,10 @@ async def test_the_states_learnt_from_are_those_tokens_were_drawn_from(
             path = ordered[number].prompt + ordered[number].tokens
             expected = states_of(references["llama"], path, layer)[len(ordered[number].prompt) - 1 + token]
             torch.testing.assert_close(row, expected.bfloat16().float(), atol=0.05, rtol=0.02)
+        for row, number, token in zip(found.means, found.rollout.tolist(), found.token.tolist(), strict=True):
+            path, first = ordered[number].prompt + ordered[number].tokens, len(ordered[number].prompt) - 1
+            expected = states_of(references["llama"], path, layer)[first : first + token + 1].mean(dim=0)
+            torch.testing.assert_close(row, expected, atol=0.05, rtol=0.02)
     # What is there is not computed again, unless there is more to compute.
     before = engine.usage("states").verifier_tokens
     await collect(engine, rollouts, tmp_path, (-1,), every=5)
@@ -203,6 +218,7 @@ async def test_what_was_kept_while_it_was_written_is_not_computed(
     for layer in (0, -1):
         kept, computed = (load(rollouts[:2], tmp_path / name, layer) for name in ("kept", "computed"))
         torch.testing.assert_close(kept.states, computed.states, atol=0.05, rtol=0.02)
+        torch.testing.assert_close(kept.means, computed.means, atol=0.05, rtol=0.02)
         assert torch.equal(kept.token, computed.token)
     # One that was not kept is computed beside the others.
     await Recorder((0, -1), tmp_path / "mixed", every=5).score(given[:2], engine, "o")

@@ -36,8 +36,10 @@ def planted(problems: int, *, seed: int, rollouts: int = 4, steps: int = 4) -> S
     states[:, :, 5] += strength * (2 * correct - 1)[:, None] * sign[:, None]
     kind = torch.full((count, steps), STEP)
     kind[:, 1], kind[:, -1] = INNER, FINAL
+    means = states.cumsum(dim=1) / torch.arange(1, steps + 1)[:, None]
     return States(
         states=(states * 7 + 3).reshape(-1, SIZE),
+        means=(means * 7 + 3).reshape(-1, SIZE),
         rollout=torch.arange(count).repeat_interleave(steps),
         kind=kind.reshape(-1),
         token=torch.arange(steps).repeat(count),
@@ -49,7 +51,10 @@ def planted(problems: int, *, seed: int, rollouts: int = 4, steps: int = 4) -> S
 
 def final_auc(head: ValueHead, given: States) -> float:
     finals = given.kind == FINAL
-    return auc(head(given.states[finals]).double().numpy(), given.correct[given.rollout[finals]].double().numpy())
+    return auc(
+        head.values(given.states[finals], given.means[finals]).double().numpy(),
+        given.correct[given.rollout[finals]].double().numpy(),
+    )
 
 
 @pytest.mark.parametrize("targets", ["mc", "td"])
@@ -60,7 +65,7 @@ def test_it_finds_what_a_linear_head_cannot(targets: str) -> None:
     assert final_auc(head, test) > 0.95
     linear = fit(training, held_out, replace(options, units=0), model="m", layer=-1).head
     assert final_auc(linear, test) < 0.7
-    values = head(test.states).double().numpy()
+    values = head.values(test.states, test.means).double().numpy()
     label = test.correct[test.rollout].double().numpy()
     ends = (test.kind != INNER).numpy()
     assert abs(float(values[ends].mean() - label[ends].mean())) < 0.05, "calibrated on the whole"
@@ -107,15 +112,56 @@ def test_options(fields: dict[str, float], message: str) -> None:
         FitOptions(**fields)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("units", [0, 16])
-def test_a_file_and_back(tmp_path: Path, units: int) -> None:
+def test_it_finds_what_shows_in_the_mean_alone() -> None:
+    def faint(problems: int, seed: int) -> States:
+        """Each state says a little: the mean of 40 a lot."""
+        generator = torch.Generator().manual_seed(seed)
+        count, length = problems * 4, 40
+        correct = (torch.rand(count, generator=generator) < 0.5).float()
+        states = torch.randn(count, length, SIZE, generator=generator)
+        states[:, :, 2] += 0.5 * (2 * correct - 1)[:, None]
+        return States(
+            states=states[:, -1],
+            means=states.mean(dim=1),
+            rollout=torch.arange(count),
+            kind=torch.full((count,), FINAL),
+            token=torch.full((count,), length - 1),
+            correct=correct,
+            problem=torch.arange(problems).repeat_interleave(4),
+            answer_class=(1 - correct).long(),
+        )
+
+    training, held_out, test = faint(100, 1), faint(30, 2), faint(60, 3)
+    options = replace(QUICK, units=0, epochs=40)
+    pooled = fit(training, held_out, options, model="m", layer=0).head
+    alone = fit(training, held_out, replace(options, pool=False), model="m", layer=0).head
+    assert pooled.pooled
+    assert not alone.pooled
+    assert final_auc(pooled, test) > 0.95
+    assert final_auc(alone, test) < 0.8
+    assert torch.equal(alone(test.states), alone.values(test.states, test.means))
+
+
+def test_the_pooled_part_is_a_number_for_each_token() -> None:
     training, held_out = planted(20, seed=1), planted(10, seed=2)
-    head = fit(training, held_out, replace(QUICK, units=units, epochs=2), model="some/model", layer=7).head
+    head = fit(training, held_out, replace(QUICK, epochs=2), model="m", layer=0).head
+    states = training.states[:9]
+    (whole,) = head.values(states[-1:], states.mean(dim=0, keepdim=True)).tolist()
+    assert head.value(float(head(states)[-1]), float(head.pool(states).mean())) == pytest.approx(whole, abs=1e-5)
+
+
+@pytest.mark.parametrize("pool", [False, True])
+@pytest.mark.parametrize("units", [0, 16])
+def test_a_file_and_back(tmp_path: Path, units: int, pool: bool) -> None:
+    training, held_out = planted(20, seed=1), planted(10, seed=2)
+    options = replace(QUICK, units=units, pool=pool, epochs=2)
+    head = fit(training, held_out, options, model="some/model", layer=7).head
     replace(head, about={"data": "é"}).save(tmp_path / "a" / "head.safetensors")
     back = ValueHead.load(tmp_path / "a" / "head.safetensors")
     assert (back.model, back.layer, back.size, back.about) == ("some/model", 7, SIZE, {"data": "é"})
     assert back.name.startswith("head:some/model:")
-    torch.testing.assert_close(back(training.states), head(training.states), atol=2e-3, rtol=0)
+    both = [each.values(training.states, training.means) for each in (back, head)]
+    torch.testing.assert_close(*both, atol=2e-3, rtol=0)
     assert [file.name for file in (tmp_path / "a").iterdir()] == ["head.safetensors"]
     with pytest.raises(ModelError, match="reads states of 12 numbers, not 5"):
         back(torch.zeros(3, 5))

@@ -55,6 +55,7 @@ def test_votes_and_intervals() -> None:
     rows = [value for each in final for value in (0.0, 0.5, each)]
     states = States(
         states=torch.zeros(18, 1),
+        means=torch.zeros(18, 1),
         rollout=torch.arange(6).repeat_interleave(3),
         kind=torch.tensor([INNER, STEP, FINAL] * 6),
         token=torch.arange(18),

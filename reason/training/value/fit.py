@@ -30,6 +30,7 @@ class FitOptions:
     ramp: steps of the optimiser over which α goes from 0 to 1.
     units: hidden units of each member; 0 is a linear head.
     members: networks whose logits are averaged.
+    pool: also read the mean of the states so far, see ``ValueHead``.
     rank: weight of the ranking loss, see ``objective``; 0 is none.
     epochs: at most; training stops when the held-out loss has not fallen for ``patience`` of them.
     batch: rollouts of a step of the optimiser, about: all of a problem's belong together.
@@ -43,6 +44,7 @@ class FitOptions:
     ramp: int = 768
     units: int = 64
     members: int = 4
+    pool: bool = True
     rank: float = 1.0
     epochs: int = 40
     patience: int = 4
@@ -112,6 +114,8 @@ def fit(
                 "a value head learns from both kinds; take more problems, or others"
             )
     scaling = {"mean": training.states.mean(dim=0), "std": training.states.std(dim=0).clamp_min(1e-4)}
+    if options.pool:
+        scaling |= {"pool.mean": training.means.mean(dim=0), "pool.std": training.means.std(dim=0).clamp_min(1e-4)}
     seen, unseen = _Part(training, scaling), _Part(held_out, scaling)
     epochs: list[Epoch] = []
     members = [_fit_member(seen, unseen, options, number, epochs, on_epoch) for number in range(options.members)]
@@ -129,6 +133,7 @@ class _Part:
         import torch
 
         self.x = (states.states - scaling["mean"]) / scaling["std"]
+        self.z = (states.means - scaling["pool.mean"]) / scaling["pool.std"] if "pool.mean" in scaling else None
         self.kind = states.kind
         self.rollout = states.rollout
         self.correct = states.correct
@@ -136,6 +141,13 @@ class _Part:
         self.problem = states.problem[states.rollout]
         order = torch.argsort(self.problem, stable=True)
         self.rows = torch.split(order, torch.bincount(self.problem).tolist())
+
+    def logits(
+        self, weights: Mapping[str, torch.Tensor], rows: torch.Tensor, dropout: float, generator: torch.Generator
+    ) -> torch.Tensor:
+        """One member's logits of some rows."""
+        logits = _logits(weights, self.x[rows], dropout, generator)
+        return logits if self.z is None else logits + _drop(self.z[rows], dropout, generator) @ weights["pool.weight"]
 
 
 def _fit_member(
@@ -150,7 +162,7 @@ def _fit_member(
     import torch
 
     generator = torch.Generator().manual_seed(1000 * options.seed + number)
-    weights = _initial(training.x.shape[1], options.units, generator)
+    weights = _initial(training.x.shape[1], options, generator)
     groups: list[dict[str, Any]] = [
         {"params": [weights[name] for name in weights if name.endswith(ending)], "weight_decay": decay}
         for ending, decay in (("weight", options.weight_decay), ("bias", 0.0))
@@ -163,7 +175,7 @@ def _fit_member(
         losses: list[float] = []
         for batch in torch.split(torch.randperm(problems, generator=generator), at_once):
             rows = torch.cat([training.rows[each] for each in batch.tolist()])
-            logits = _logits(weights, training.x[rows], options.dropout, generator)
+            logits = training.logits(weights, rows, options.dropout, generator)
             target = _target(training, rows, weights, options, step, generator)
             loss = place_loss(logits, target, training.kind[rows], options.inner)
             loss = loss + options.rank * _rank_loss(training, rows, logits)
@@ -174,7 +186,7 @@ def _fit_member(
             step += 1
         with torch.no_grad():
             everything = torch.arange(len(held_out.x))
-            logits = _logits(weights, held_out.x, 0.0, generator)
+            logits = held_out.logits(weights, everything, 0.0, generator)
             lost = place_loss(logits, held_out.outcome, held_out.kind, 0.0)
             held = float(lost + options.rank * _rank_loss(held_out, everything, logits))
         epochs.append(Epoch(number, epoch, sum(losses) / len(losses), held))
@@ -202,7 +214,7 @@ def _target(
     if options.targets == "mc":
         return outcome
     with torch.no_grad():
-        values = _logits(weights, part.x[rows], 0.0, generator).sigmoid()
+        values = part.logits(weights, rows, 0.0, generator).sigmoid()
         numbers, rollout = torch.unique_consecutive(part.rollout[rows], return_inverse=True)
         returns = lambda_returns(values, part.correct[numbers], rollout, options.lambda_)
         alpha = ramp(step, options.ramp)
@@ -213,20 +225,28 @@ def _rank_loss(part: _Part, rows: torch.Tensor, logits: torch.Tensor) -> torch.T
     return rank_loss(logits, part.outcome[rows], part.problem[rows], part.kind[rows])
 
 
-def _initial(size: int, units: int, generator: torch.Generator) -> dict[str, torch.Tensor]:
+def _initial(size: int, options: FitOptions, generator: torch.Generator) -> dict[str, torch.Tensor]:
     import torch
+
+    units = options.units
 
     def uniform(*shape: int, inputs: int) -> torch.Tensor:
         drawn: torch.Tensor = (torch.rand(*shape, generator=generator) * 2 - 1) / inputs**0.5
         return drawn.requires_grad_()
 
+    pool = {"pool.weight": torch.zeros(size).requires_grad_()} if options.pool else {}
     if not units:
-        return {"out.weight": torch.zeros(size).requires_grad_(), "out.bias": torch.zeros(()).requires_grad_()}
+        return {
+            "out.weight": torch.zeros(size).requires_grad_(),
+            "out.bias": torch.zeros(()).requires_grad_(),
+            **pool,
+        }
     return {
         "in.weight": uniform(units, size, inputs=size),
         "in.bias": uniform(units, inputs=size),
         "out.weight": uniform(units, inputs=units),
         "out.bias": torch.zeros(()).requires_grad_(),
+        **pool,
     }
 
 
@@ -261,7 +281,7 @@ def _calibration(head: ValueHead, held_out: States) -> torch.Tensor:
 
     ends = held_out.kind != INNER
     with torch.no_grad():
-        logits = head.logits(held_out.states[ends]).mean(dim=0)
+        logits = head.logits(held_out.states[ends], held_out.means[ends]).mean(dim=0)
     outcome = held_out.correct[held_out.rollout[ends]]
     parameters = torch.tensor([0.0, 0.0], requires_grad=True)  # the logarithm of the scale, and the shift
     optimiser = torch.optim.LBFGS([parameters], max_iter=100, line_search_fn="strong_wolfe")

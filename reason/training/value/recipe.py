@@ -142,9 +142,9 @@ def _try(parts: Parts, layer: int, options: FitOptions, model: str) -> Tried:
     head = fitted.head
     with torch.no_grad():
         held = _loss(head, parts.held_out, options.rank)
-        values = head(parts.test.states)
+        values = head.values(parts.test.states, parts.test.means)
         ends = parts.test.kind != INNER
-        members = head.logits(parts.test.states[ends]).sigmoid()
+        members = head.logits(parts.test.states[ends], parts.test.means[ends]).sigmoid()
     return Tried(
         layer=layer,
         options=options,
@@ -158,7 +158,7 @@ def _try(parts: Parts, layer: int, options: FitOptions, model: str) -> Tried:
 
 
 def _loss(head: ValueHead, given: States, rank: float) -> float:
-    logits = head(given.states).logit(eps=1e-6)
+    logits = head.values(given.states, given.means).logit(eps=1e-6)
     outcome, problem = given.correct[given.rollout], given.problem[given.rollout]
     lost = place_loss(logits, outcome, given.kind, 0.0)
     return float(lost + rank * rank_loss(logits, outcome, problem, given.kind))

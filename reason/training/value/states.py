@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path as FilePath
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from reason.errors import ReasonError
 from reason.training.value.rollouts import Place, Rollout, places
@@ -29,6 +29,7 @@ class States:
 
     Args:
         states: [rows, size] float32.
+        means: [rows, size], of all the states of the rollout up to each of these.
         rollout: [rows], which of the rollouts.
         kind: [rows], see ``Kind``.
         token: [rows], which of the rollout's tokens was drawn from it.
@@ -38,6 +39,7 @@ class States:
     """
 
     states: torch.Tensor
+    means: torch.Tensor
     rollout: torch.Tensor
     kind: torch.Tensor
     token: torch.Tensor
@@ -54,6 +56,7 @@ class States:
         number = torch.cumsum(kept, 0) - 1
         return States(
             self.states[rows],
+            self.means[rows],
             number[self.rollout[rows]],
             self.kind[rows],
             self.token[rows],
@@ -98,7 +101,7 @@ class Recorder:
             correct=False,
         )
         tokens = [place.token for place in places(engine.codec, rollout, self._delimiter, every=self._every)]
-        states = {layer: step.states[layer][tokens] for layer in self.states}
+        states = {layer: _with_means(step.states[layer], tokens) for layer in self.states}
         _save(self._folder / "parts" / f"{_key(engine, [rollout], self._delimiter, self._every)}.safetensors", states)
 
 
@@ -166,12 +169,13 @@ def load(rollouts: Sequence[Rollout], folder: FilePath, layer: int) -> States:
     import torch
     from safetensors import safe_open
 
-    parts: dict[str, list[torch.Tensor]] = {name: [] for name in ("states", "rollout", "kind", "token")}
+    parts: dict[str, list[torch.Tensor]] = {name: [] for name in ("states", "means", "rollout", "kind", "token")}
     by_problem = _by_problem(rollouts)
     before = 0
     for name, own in by_problem.items():
         with safe_open(folder / f"{name}.safetensors", framework="pt") as file:
             parts["states"].append(file.get_tensor(f"layer.{layer}").float())
+            parts["means"].append(file.get_tensor(f"mean.{layer}").float())
             parts["rollout"].append(file.get_tensor("rollout") + before)
             parts["kind"].append(file.get_tensor("kind"))
             parts["token"].append(file.get_tensor("token"))
@@ -196,18 +200,37 @@ def _by_problem(rollouts: Sequence[Rollout]) -> Mapping[str, list[Rollout]]:
 
 async def _states(
     engine: Engine, rollout: Rollout, at: Sequence[Place], layers: Sequence[int], part: FilePath
-) -> dict[int, torch.Tensor]:
-    """For each layer the states at some places, [places, size]: those that were kept, or else computed."""
+) -> dict[int, _Kept]:
+    """For each layer the states at some places: those that were kept, or else computed."""
     if set(layers) <= _layers(part):
         from safetensors import safe_open
 
         with safe_open(part, framework="pt") as file:
-            return {layer: file.get_tensor(f"layer.{layer}") for layer in layers}
+            return {layer: _kept(file, layer) for layer in layers}
     path = rollout.prompt + rollout.tokens[:-1]
     start = len(rollout.prompt) - 1  # the first token was drawn from the prompt's last
     (scored,) = await engine.score([path], start, logprobs=False, layers=layers, owner="states")
     tokens = [place.token for place in at]
-    return {layer: scored.hidden[layer][tokens] for layer in layers}
+    return {layer: _with_means(scored.hidden[layer], tokens) for layer in layers}
+
+
+class _Kept(NamedTuple):
+    """Of one layer, [places, size] each."""
+
+    states: torch.Tensor
+    means: torch.Tensor
+
+
+def _with_means(states: torch.Tensor, tokens: Sequence[int]) -> _Kept:
+    """The states that some of a rollout's tokens were drawn from, and the means up to them, of those of all."""
+    import torch
+
+    means = states.float().cumsum(dim=0) / torch.arange(1, len(states) + 1)[:, None]
+    return _Kept(states[tokens], means[tokens])
+
+
+def _kept(file: Any, layer: int) -> _Kept:
+    return _Kept(file.get_tensor(f"layer.{layer}"), file.get_tensor(f"mean.{layer}"))
 
 
 def _key(engine: Engine, rollouts: Sequence[Rollout], delimiter: str, every: int) -> str:
@@ -219,7 +242,7 @@ def _key(engine: Engine, rollouts: Sequence[Rollout], delimiter: str, every: int
 def _write(
     file: FilePath,
     layers: Sequence[int],
-    states: Sequence[Mapping[int, torch.Tensor]],
+    states: Sequence[Mapping[int, _Kept]],
     at: Sequence[Sequence[Place]],
     key: str,
 ) -> None:
@@ -228,10 +251,10 @@ def _write(
     from safetensors import safe_open
 
     before = _layers(file, key)
-    whole = {layer: torch.cat([each[layer] for each in states]) for layer in layers}
+    whole = {layer: _Kept(*map(torch.cat, zip(*(each[layer] for each in states), strict=True))) for layer in layers}
     if before:
         with safe_open(file, framework="pt") as opened:
-            whole |= {layer: opened.get_tensor(f"layer.{layer}") for layer in before - set(layers)}
+            whole |= {layer: _kept(opened, layer) for layer in before - set(layers)}
     more = {
         "rollout": torch.tensor([number for number, own in enumerate(at) for _ in own]),
         "kind": torch.tensor([place.kind for own in at for place in own]),
@@ -241,14 +264,14 @@ def _write(
 
 
 def _save(
-    file: FilePath, states: Mapping[int, torch.Tensor], more: Mapping[str, torch.Tensor] | None = None, key: str = ""
+    file: FilePath, states: Mapping[int, _Kept], more: Mapping[str, torch.Tensor] | None = None, key: str = ""
 ) -> None:
     import torch
     from safetensors.torch import save
 
-    tensors = {f"layer.{layer}": each.to(torch.bfloat16).contiguous() for layer, each in states.items()} | dict(
-        more or {}
-    )
+    named = {f"layer.{layer}": each.states for layer, each in states.items()}
+    named |= {f"mean.{layer}": each.means for layer, each in states.items()}
+    tensors = {name: each.to(torch.bfloat16).contiguous() for name, each in named.items()} | dict(more or {})
     partial = file.with_suffix(f".{os.getpid()}.{next(_numbers)}.part")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -274,6 +297,7 @@ def _layers(file: FilePath, key: str = "") -> set[int]:
         with safe_open(file, framework="pt") as opened:
             if (opened.metadata() or {}).get("key") != key:
                 return set()
-            return {int(name.removeprefix("layer.")) for name in opened.keys() if name.startswith("layer.")}  # noqa: SIM118
+            names = set(opened.keys())
+            return {int(name.removeprefix("mean.")) for name in names if name.startswith("mean.")}
     except (SafetensorError, ValueError):
         return set()

@@ -1,23 +1,29 @@
 """A value head: a small network on one layer's hidden states that estimates how likely the solution under way is to
 end in the right answer.
 
-    value = sigmoid(scale * mean_e f_e((h - mean) / std) + shift)
+    value(T) = sigmoid(scale * mean_e [f_e(x_T) + mean_{t <= T} w_e z_t] + shift)
+    x_t = (h_t - m_x) / s_x       z_t = (h_t - m_z) / s_z
 
-h is the state that a token is drawn from, the f_e are linear (no hidden units) or have one hidden layer with ReLU, and
-scale and shift calibrate (Platt). The file is a safetensors file whose metadata say what it is of.
+h_t is the state that the solution's token t is drawn from, the f_e are linear (no hidden units) or have one hidden
+layer with ReLU, and scale and shift calibrate (Platt). The mean over all tokens is the pooled part, which a head may be
+without: it is linear, so that a number for each token is all that must be kept. The file is a safetensors file whose
+metadata say what it is of.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path as FilePath
 from typing import TYPE_CHECKING, Any
 
 from reason.errors import ModelError, ReasonError
+from reason.types import Probe
 
 if TYPE_CHECKING:
     import torch
@@ -27,19 +33,21 @@ __all__ = ["ValueHead"]
 
 _FORMAT = "reason-value-head-1"
 _LINEAR = ("mean", "std", "out.weight", "out.bias", "calibration")
-_HIDDEN = (*_LINEAR, "in.weight", "in.bias")
+_HIDDEN = ("in.weight", "in.bias")
+_POOL = ("pool.weight", "pool.mean", "pool.std")
 
 
 @dataclass(frozen=True, eq=False)
 class ValueHead:
-    """A ``Probe``.
+    """A ``Probe``: its numbers are values, or of a head with a pooled part the logits without it.
 
     Args:
         name: its numbers are recorded under it; that of a head read from a file has the file's checksum in it.
         model: whose states it reads, by name.
         layer: see ``Probe``.
         weights: mean and std [size]; out.weight [members, size or units], out.bias [members]; with hidden units
-            in.weight [members, units, size] and in.bias [members, units]; calibration [2] is scale and shift. float32.
+            in.weight [members, units, size] and in.bias [members, units]; for a pooled part pool.weight
+            [members, size], pool.mean and pool.std [size]; calibration [2] is scale and shift. float32.
         about: how it was made and what it measured to, JSON-able.
     """
 
@@ -54,16 +62,52 @@ class ValueHead:
         """Of the states that it reads."""
         return len(self.weights["mean"])
 
-    def __call__(self, states: torch.Tensor, /) -> torch.Tensor:
-        """States [rows, size] to values in [0, 1], [rows]."""
-        if states.shape[-1] != self.size:
-            raise ModelError(f"the value head {self.name} reads states of {self.size} numbers, not {states.shape[-1]}")
-        scale, shift = self.weights["calibration"]
-        values: torch.Tensor = (scale * self.logits(states).mean(dim=0) + shift).sigmoid()
-        return values
+    @property
+    def pooled(self) -> bool:
+        """Whether it has a pooled part."""
+        return "pool.weight" in self.weights
 
-    def logits(self, states: torch.Tensor) -> torch.Tensor:
-        """What the members say before calibration, [members, rows]."""
+    @property
+    def probes(self) -> tuple[Probe, ...]:
+        """What must be read of each token: itself, and the pooled part."""
+        return (self, _PoolProbe(self)) if self.pooled else (self,)
+
+    def __call__(self, states: torch.Tensor, /) -> torch.Tensor:
+        """States [rows, size] to values in [0, 1], or the logits of a head with a pooled part, [rows]."""
+        self._check(states)
+        own = self.logits(states).mean(dim=0)
+        return own if self.pooled else self._calibrated(own)
+
+    def pool(self, states: torch.Tensor) -> torch.Tensor:
+        """The pooled part's numbers, [rows], to be averaged over a solution's tokens so far."""
+        self._check(states)
+        return self._pool(states).mean(dim=0)
+
+    def value(self, logit: float, pooled: float) -> float:
+        """The value of a head with a pooled part.
+
+        Args:
+            logit: what it says of the last token.
+            pooled: the mean of ``pool`` over the tokens so far.
+        """
+        scale, shift = self.weights["calibration"].tolist()
+        return 1.0 / (1.0 + math.exp(-max(-700.0, min(700.0, scale * (logit + pooled) + shift))))
+
+    def values(self, states: torch.Tensor, means: torch.Tensor) -> torch.Tensor:
+        """Values in [0, 1], [rows].
+
+        Args:
+            states: [rows, size], of single tokens.
+            means: [rows, size], of all the solution's tokens up to each of these.
+        """
+        return self._calibrated(self.logits(states, means).mean(dim=0))
+
+    def logits(self, states: torch.Tensor, means: torch.Tensor | None = None) -> torch.Tensor:
+        """What the members say before calibration, [members, rows]; without ``means`` less the pooled part."""
+        own = self._own(states)
+        return own + self._pool(means) if means is not None and self.pooled else own
+
+    def _own(self, states: torch.Tensor) -> torch.Tensor:
         import torch
 
         weights = self.weights
@@ -75,6 +119,19 @@ class ValueHead:
         logits: torch.Tensor = torch.einsum("mnh,mh->mn", hidden.relu(), weights["out.weight"])
         return logits + weights["out.bias"][:, None]
 
+    def _pool(self, states: torch.Tensor) -> torch.Tensor:
+        z = (states.float() - self.weights["pool.mean"]) / self.weights["pool.std"]
+        return self.weights["pool.weight"] @ z.T
+
+    def _calibrated(self, logits: torch.Tensor) -> torch.Tensor:
+        scale, shift = self.weights["calibration"]
+        values: torch.Tensor = (scale * logits + shift).sigmoid()
+        return values
+
+    def _check(self, states: torch.Tensor) -> None:
+        if states.shape[-1] != self.size:
+            raise ModelError(f"the value head {self.name} reads states of {self.size} numbers, not {states.shape[-1]}")
+
     def save(self, file: FilePath) -> None:
         """Writes it, in float16 but for the calibration and the scaling.
 
@@ -84,7 +141,7 @@ class ValueHead:
         import torch
         from safetensors.torch import save
 
-        exact = ("mean", "std", "calibration")
+        exact = ("mean", "std", "pool.mean", "pool.std", "calibration")
         tensors = {
             name: (value if name in exact else value.to(torch.float16)).contiguous()
             for name, value in self.weights.items()
@@ -121,7 +178,8 @@ class ValueHead:
             raise ModelError(f"cannot read the value head {file}: {error.strerror or error}") from error
         except (SafetensorError, ValueError) as error:
             raise ModelError(f"{file} is no value head: {error}") from error
-        if said.get("format") != _FORMAT or set(tensors) not in (set(_LINEAR), set(_HIDDEN)):
+        parts = [part for part in (_HIDDEN, _POOL) if part[0] in tensors]
+        if said.get("format") != _FORMAT or set(tensors) != {*_LINEAR, *itertools.chain(*parts)}:
             raise ModelError(f"{file} is no value head: its format is {said.get('format')!r}, not {_FORMAT!r}")
         try:
             model, layer, about = str(said["model"]), int(said["layer"]), dict(said["about"])
@@ -146,6 +204,26 @@ class ValueHead:
         }
         if "in.weight" in shape:
             expected |= {"in.weight": (members, units, self.size), "in.bias": (members, units)}
+        if self.pooled:
+            expected |= {"pool.weight": (members, self.size), "pool.mean": (self.size,), "pool.std": (self.size,)}
         return all(shape[name] == wanted for name, wanted in expected.items()) and (
             "in.weight" in shape or units == self.size
         )
+
+
+@dataclass(frozen=True)
+class _PoolProbe:
+    """The pooled part of a head, as a probe of its own."""
+
+    head: ValueHead
+
+    @property
+    def name(self) -> str:
+        return f"{self.head.name}:pool"
+
+    @property
+    def layer(self) -> int:
+        return self.head.layer
+
+    def __call__(self, states: torch.Tensor, /) -> torch.Tensor:
+        return self.head.pool(states)

@@ -10,6 +10,7 @@ docs/value-heads.md.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -17,7 +18,7 @@ from pathlib import Path as FilePath
 from typing import ClassVar
 
 from reason.errors import ModelError, UsageError
-from reason.types import Engine, Message, TextCodec, Trajectory
+from reason.types import Engine, Message, Probe, TextCodec, Trajectory
 from reason.verifiers.value_head.head import ValueHead
 from reason.verifiers.value_head.shipped import SHIPPED, find_shipped
 
@@ -38,15 +39,18 @@ class HeadVerifier:
 
     head: str = ""
 
-    def probes(self, engine: Engine) -> tuple[ValueHead, ...]:
-        """The head that fits an engine.
+    def probes(self, engine: Engine) -> tuple[Probe, ...]:
+        """Those of the head that fits an engine.
 
         Raises:
             UsageError: there is none for its model, or the file's is another's.
             ModelError: the file is no value head.
         """
+        return self._find(engine).probes
+
+    def _find(self, engine: Engine) -> ValueHead:
         if self.head:
-            return (self._read(engine),)
+            return self._read(engine)
         found = find_shipped(engine.name)
         if found is None:
             known = ", ".join(SHIPPED) or "no model yet"
@@ -54,7 +58,7 @@ class HeadVerifier:
                 f"no value head comes with the package for {engine.name} (there is one for {known}): train one with "
                 "`reason train value`, and name its file: head:FILE; or use another verifier"
             )
-        return (found,)
+        return found
 
     def fingerprint(self, model: str | None) -> str:
         """What is in the head of a model, in short: one that was trained anew gives other scores. "" where the model
@@ -73,19 +77,36 @@ class HeadVerifier:
         return head
 
     async def score(self, trajectories: Sequence[Trajectory], engine: Engine, owner: str) -> list[float]:
-        (head,) = self.probes(engine)
+        head = self._find(engine)
         return list(await asyncio.gather(*(self._score(each, head, engine, owner) for each in trajectories)))
 
     async def _score(self, trajectory: Trajectory, head: ValueHead, engine: Engine, owner: str) -> float:
-        recorded = next((step.logprobs for step in reversed(trajectory.steps) if step.tokens), ())
-        for name, value in recorded[-1].values if recorded else ():
-            if name == head.name:
-                return value
+        recorded = _recorded(trajectory, head)
+        if recorded is not None:
+            return recorded
         place = drawn_from(trajectory, engine.codec)
+        start = min(place, len(trajectory.prompt) - 1) if head.pooled else place
         (scored,) = await engine.score(
-            [trajectory.path[: place + 1]], place, logprobs=False, layers=(head.layer,), owner=owner
+            [trajectory.path[: place + 1]], start, logprobs=False, layers=(head.layer,), owner=owner
         )
-        return float(head(scored.hidden[head.layer])[-1])
+        states = scored.hidden[head.layer]
+        return float(head.values(states[-1:], states.mean(dim=0, keepdim=True))[0])
+
+
+def _recorded(trajectory: Trajectory, head: ValueHead) -> float | None:
+    """The value that follows from what the engine read while it wrote; None where something of it is missing."""
+    last = next((step for step in reversed(trajectory.steps) if step.tokens), None)
+    if last is None or len(last.logprobs) < len(last.tokens):
+        return None
+    own = dict(last.logprobs[-1].values).get(head.name)
+    if own is None or not head.pooled:
+        return own
+    pool = head.probes[1].name
+    numbers = [dict(token.values).get(pool) for step in trajectory.steps for token in step.logprobs]
+    if len(numbers) < sum(len(step.tokens) for step in trajectory.steps):
+        return None
+    known = [number for number in numbers if number is not None]
+    return head.value(own, math.fsum(known) / len(known)) if len(known) == len(numbers) else None
 
 
 def drawn_from(trajectory: Trajectory, codec: TextCodec) -> int:
