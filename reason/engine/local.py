@@ -1,16 +1,14 @@
 """``LocalEngine``: a torch model on this machine behind the ``Engine`` protocol.
 
-One thread owns the model and runs the loop; any number of event loops and threads may ask it. What it is told crosses
-by a locked inbox, what it answers by ``call_soon_threadsafe``.
+One thread owns the model and runs the loop; any number of event loops and threads may ask it. What it answers crosses
+by ``call_soon_threadsafe``.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import queue
 import threading
-from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path as FilePath
@@ -20,6 +18,7 @@ from reason.engine.codec import HubCodec
 from reason.engine.jobs import GenerateJob, ScoreJob
 from reason.engine.ledger import LoopStats
 from reason.engine.loop import EngineLoop
+from reason.engine.thread import EngineThread
 from reason.errors import EngineClosed, EngineError
 from reason.types import Completion, Path, Request, Scored, Usage
 
@@ -43,6 +42,7 @@ class LocalEngine:
         max_running: requests that may hold KV at once; more wait their turn.
         max_rows: rows of one forward.
         speculator: drafts tokens; None never does.
+        beside: see ``load``.
     """
 
     def __init__(
@@ -54,28 +54,22 @@ class LocalEngine:
         max_running: int = 256,
         max_rows: int = 512,
         speculator: Speculator | None = None,
+        beside: LocalEngine | None = None,
     ) -> None:
         def make() -> EngineLoop:
             return EngineLoop(runner, codec, max_running=max_running, max_rows=max_rows, speculator=speculator)
 
-        self._start(make, name)
+        self._start(make, name, beside)
 
-    def _start(self, make: Callable[[], EngineLoop], name: str) -> None:
-        """Starts the thread and waits until it has made the loop; raises what the making raised."""
+    def _start(self, make: Callable[[], EngineLoop], name: str, beside: LocalEngine | None = None) -> None:
+        """Has a thread, another engine's or a new one, make the loop; raises what the making raised."""
         self._name = name
-        self._inbox: deque[Callable[[], object]] = deque()
-        self._wake = threading.Condition()
-        self._closing = False
+        self._closing = threading.Lock()
+        self._closed = False
         self._broken: Exception | None = None
-        self._loop: EngineLoop  # set by the thread
-        made: queue.SimpleQueue[EngineLoop | BaseException] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._run, args=(make, made), name=f"reason-engine-{name}", daemon=True)
-        self._thread.start()
-        outcome = made.get()
-        if isinstance(outcome, BaseException):
-            self._closing = True
-            raise outcome
-        self._codec = outcome.codec
+        self._thread: EngineThread = EngineThread(name) if beside is None else beside._thread
+        self._loop = self._thread.add(make, self._fail)
+        self._codec = self._loop.codec
 
     @classmethod
     def load(
@@ -93,6 +87,7 @@ class LocalEngine:
         draft: str = "auto",
         draft_rule: str = "coupled",
         draft_policy: str = "auto",
+        beside: LocalEngine | None = None,
     ) -> LocalEngine:
         """Loads a model folder (safetensors, config, tokenizer) and starts its engine.
 
@@ -108,6 +103,7 @@ class LocalEngine:
                 tokens come, not which.
             draft_rule: the verification rule.
             draft_policy: what decides how much is drafted.
+            beside: an engine whose thread it computes in, because the two take turns on one machine.
         """
         from reason.engine.loading import LoadOptions, load_codec, load_draft_source, load_runner
         from reason.speculate.build import make_speculator
@@ -138,7 +134,7 @@ class LocalEngine:
             return EngineLoop(runner, codec, max_running=max_running, max_rows=max_rows, speculator=speculator)
 
         engine = cls.__new__(cls)
-        engine._start(make, called)
+        engine._start(make, called, beside)
         return engine
 
     # -- the Engine protocol ---------------------------------------------------------------------------------------
@@ -172,7 +168,7 @@ class LocalEngine:
                 finished += 1
                 yield completion
         finally:
-            if finished < len(jobs) and not self._closing:
+            if finished < len(jobs) and not self._closed:
                 self._tell_each(self._loop.cancel, jobs)
 
     async def score(
@@ -194,7 +190,7 @@ class LocalEngine:
         try:
             return await asyncio.gather(*futures)
         except BaseException:
-            if not self._closing:
+            if not self._closed:
                 self._tell_each(self._loop.cancel, jobs)
             raise
 
@@ -211,11 +207,11 @@ class LocalEngine:
         return {key: self._codec.decode(tokens) for key, tokens in jobs}
 
     def close(self) -> None:
-        with self._wake:
-            self._closing = True
-            self._wake.notify()
-        if threading.current_thread() is not self._thread:
-            self._thread.join()
+        with self._closing:
+            closing, self._closed = not self._closed, True
+        if closing:
+            self._thread.tell(self._end)
+        self._thread.settle()
 
     @property
     def num_layers(self) -> int:
@@ -226,7 +222,7 @@ class LocalEngine:
 
     def stats(self) -> LoopStats:
         """Where the loop's time went so far."""
-        return self._ask(lambda: replace(self._loop.stats))
+        return self._thread.ask(lambda: replace(self._loop.stats))
 
     def check_integrity(self) -> None:
         """Checks the KV forests between two iterations; with nothing in flight, that nothing is locked."""
@@ -237,25 +233,23 @@ class LocalEngine:
                 locked = runner.forest.locked_tokens
                 assert not self._loop.idle or locked == 0, "KV locked with nothing in flight"
 
-        self._ask(check)
+        self._thread.ask(check)
 
     def drop_cache(self) -> None:
         """Evicts everything that nothing in flight needs."""
-        self._ask(self._loop.runner.forest.clear)
+        self._thread.ask(self._loop.runner.forest.clear)
 
     def reset_drafts(self) -> None:
         """Forgets everything that draft sources learnt. It costs speed for a while, nothing else."""
-        self._ask(self._loop.reset_drafts)
+        self._thread.ask(self._loop.reset_drafts)
 
     # -- the thread --------------------------------------------------------------------------------------------------
 
     def _tell(self, call: Callable[[], object]) -> None:
-        """Has the engine's thread make a call before its next iteration."""
-        with self._wake:
-            if self._closing:
+        """Has the thread make a call before the next iteration."""
+        with self._closing:  # nothing is told after ``_end``
+            if self._closed or not self._thread.tell(call):
                 raise EngineClosed(f"the engine of {self._name} is closed") from self._broken
-            self._inbox.append(call)
-            self._wake.notify()
 
     def _tell_each(self, call: Callable[[T], None], jobs: Sequence[T]) -> None:
         def calls() -> None:
@@ -264,76 +258,20 @@ class LocalEngine:
 
         self._tell(calls)
 
-    def _ask(self, call: Callable[[], T]) -> T:
-        """The result of a call made by the engine's thread (or here, once that has ended)."""
-        if not self._thread.is_alive() or threading.current_thread() is self._thread:
-            return call()
-        answered = threading.Event()
-        results: list[T] = []
-        errors: list[BaseException] = []
+    def _fail(self, error: Exception) -> None:
+        """An iteration raised, which ends the loop: nobody may wait for ever."""
+        self._broken = error
+        with self._closing:
+            self._closed = True
+        self._thread.tell(self._end)
 
-        def answer() -> None:
-            try:
-                results.append(call())
-            except BaseException as error:
-                errors.append(error)
-            finally:
-                answered.set()
-
-        try:
-            self._tell(answer)
-        except EngineClosed:
-            self._thread.join()
-            return call()
-        while not answered.wait(timeout=0.5):
-            if not self._thread.is_alive():
-                return call()
-        if errors:
-            raise errors[0]
-        return results[0]
-
-    def _run(self, make: Callable[[], EngineLoop], made: queue.SimpleQueue[EngineLoop | BaseException]) -> None:
-        """The engine's thread. It loads the model too: OpenMP keeps a pool for every thread that ever computed, and
-        with more pool threads than cores it stops spinning between kernels, which cost a quarter of the speed."""
-        try:
-            self._loop = make()
-        except BaseException as error:
-            made.put(error)
-            return
-        made.put(self._loop)
-        self._serve()
-
-    def _serve(self) -> None:
-        try:
-            while True:
-                with self._wake:
-                    while not self._inbox and not self._closing and self._loop.idle:
-                        self._wake.wait()
-                    calls = list(self._inbox)
-                    self._inbox.clear()
-                    closing = self._closing
-                for call in calls:
-                    call()
-                if closing:
-                    break
-                self._loop.step()
-        except Exception as error:  # a bug of ours: nobody may wait for ever
-            self._broken = error
-            with self._wake:
-                self._closing = True
-            raise
-        finally:
-            self._end_all()
-
-    def _end_all(self) -> None:
-        """Answers everybody who is still waiting when the thread ends."""
+    def _end(self) -> None:
+        """Answers everybody who is still waiting, and frees the model."""
+        self._thread.drop(self._loop)
         closed = EngineClosed(f"the engine of {self._name} was closed")
         failed = None if self._broken is None else EngineError(f"the engine failed: {self._broken!r}")
-        with self._wake:
-            calls = list(self._inbox)
-            self._inbox.clear()
-        for call in calls:  # asked between the last iteration and now
-            call()
+        if failed is not None:
+            failed.__cause__ = self._broken
         for job in self._loop.running_jobs():
             if failed is not None:
                 job.done = True

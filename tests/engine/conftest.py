@@ -127,11 +127,12 @@ def open_engine(references: dict[str, PreTrainedModel], codec: HubCodec) -> Make
         model_type: str = "llama",
         max_positions: int | None = None,
         eos: Sequence[int] | None = None,
+        beside: LocalEngine | None = None,
     ) -> LocalEngine:
         model = copy.deepcopy(references[model_type])
         runner = ModelRunner(model, num_slots=kv_tokens + 1, max_positions=max_positions)
         text = codec if eos is None else HubCodec(codec.tokenizer, eos)
-        return LocalEngine(runner, text, name="tiny", max_running=max_running, max_rows=max_rows)
+        return LocalEngine(runner, text, name="tiny", max_running=max_running, max_rows=max_rows, beside=beside)
 
     return make
 
@@ -149,7 +150,7 @@ def make_engine(open_engine: MakeEngine) -> Iterator[MakeEngine]:
     for engine in engines:
         try:
             engine.check_integrity()
-            assert engine._closing or engine._loop.idle, "work left over"
+            assert engine._closed or engine._loop.idle, "work left over"
         finally:
             engine.close()
 
