@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import numbers
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields, is_dataclass
 from types import NoneType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from reason.errors import UsageError
+from reason.errors import UnknownName, UsageError
 
-__all__ = ["check_choices", "check_types", "describe", "hints", "label", "parse", "parse_settings"]
+__all__ = ["check_choices", "check_types", "describe", "hints", "label", "make", "parse", "parse_settings"]
 
 
 def hints(kind: type[Any]) -> Mapping[str, Any]:
@@ -78,6 +78,50 @@ def parse(key: str, text: str, kind: Any) -> Any:
         raise UsageError(f"{key} must be {_article(kind.__name__)}, got {text!r}") from None
 
 
+def make(
+    what: str,
+    kinds: Mapping[str, type[Any]],
+    text: str,
+    fields: Mapping[str, Any],
+    *,
+    parsers: Mapping[str, Callable[[str], Any]] | None = None,
+) -> Any:
+    """A dataclass by name, with fields: its own, and those written into the name, ``"name:field=value,field=value"``. A
+    kind with an ``argument`` takes that field's value first, without its name.
+
+    Args:
+        what: what the kinds are, for messages.
+        kinds: by name.
+        parsers: of fields that a type alone does not tell how to read.
+
+    Raises:
+        UnknownName: no kind, or no field, of that name.
+        UsageError: a field has a value that it does not take, is given twice, or must be given.
+    """
+    name, colon, settings = text.partition(":")
+    name, given = name.strip().lower(), dict(fields)
+    kind = kinds.get(name)
+    if kind is None:
+        raise UnknownName(what, name, kinds)
+    argument = getattr(kind, "argument", "")
+    for place, setting in enumerate(settings.split(",") if colon else ()):
+        field, equals, value = (part.strip() for part in setting.partition("="))
+        if argument and place == 0 and field not in hints(kind) and setting.strip():
+            field, equals, value = argument, "=", setting.strip()
+        if not equals:
+            raise UsageError(f"{what} settings are written field=value, got {setting!r}")
+        if field in given:
+            raise UsageError(f"{field} is given twice")
+        wanted = _known(kind, name, field)
+        given[field] = parsers[field](value) if parsers and field in parsers else parse(field, value, wanted)
+    for field in given:
+        _known(kind, name, field)
+    if argument and argument not in given and not hasattr(kind, argument):
+        raise UsageError(f"{name} needs its {argument}: {name}:{argument.upper()}")
+    check_types(kind, given)
+    return kind(**given)
+
+
 def check_types(kind: type[Any], values: Mapping[str, Any]) -> None:
     """Whether values given as objects are of their fields' types; whole numbers are numbers.
 
@@ -102,6 +146,13 @@ def check_choices(thing: Any) -> None:
     for key, kind in hints(type(thing)).items():
         if get_origin(kind) is Literal:
             _check_choice(key, getattr(thing, key), kind)
+
+
+def _known(kind: type[Any], name: str, field: str) -> Any:
+    """The type of a field."""
+    if field not in hints(kind):
+        raise UnknownName(f"field of {name}", field, hints(kind))
+    return hints(kind)[field]
 
 
 def _wanted(kind: Any) -> tuple[Any, bool]:

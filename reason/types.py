@@ -216,7 +216,9 @@ class Usage:
 
     ``unique_kv_tokens_*`` count tokens whose KV is committed and locked by the problem, shared prefixes once;
     ``mean`` is over engine iterations in which the problem held anything. The prompt is inside them and reported
-    by itself as ``prompt_tokens`` (unique prompt tokens, prefilled once).
+    by itself as ``prompt_tokens`` (unique prompt tokens, prefilled once). Of the policy tokens ``draft_model_tokens``
+    are the small model's of a routed engine (see ``reason.route``), of whose ``routed_steps`` the large one wrote
+    ``escalated_steps``.
     """
 
     prompt_tokens: int = 0
@@ -227,6 +229,9 @@ class Usage:
     draft_forwards: int = 0
     drafted_tokens: int = 0
     accepted_tokens: int = 0
+    draft_model_tokens: int = 0
+    routed_steps: int = 0
+    escalated_steps: int = 0
     unique_kv_tokens_peak: int = 0
     unique_kv_tokens_mean: float = 0.0
     solver_seconds: float = 0.0

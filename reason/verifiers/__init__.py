@@ -3,11 +3,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
-from reason.errors import UnknownName, UsageError
-from reason.fields import check_types, hints, parse
+from reason.errors import UsageError
+from reason.fields import make
 from reason.types import Embedder, Verifier
 from reason.verifiers.aggregate import AGGREGATIONS, aggregate, check_aggregation
 from reason.verifiers.agreement import Agreement
@@ -84,7 +83,7 @@ def make_verifier(name: str | Verifier, /, **fields: Any) -> Verifier:
         if fields:
             raise UsageError(f"give fields with a verifier's name, not with an object: {', '.join(fields)}")
         return name
-    verifier: Verifier = _make("verifier", VERIFIERS | VERIFIERS_OF, name, fields)
+    verifier: Verifier = make("verifier", VERIFIERS | VERIFIERS_OF, name, fields, parsers={"members": _members})
     return verifier
 
 
@@ -96,7 +95,7 @@ def make_embedder(name: str | Embedder, /, **fields: Any) -> Embedder:
         if fields:
             raise UsageError(f"give fields with an embedder's name, not with an object: {', '.join(fields)}")
         return name
-    embedder: Embedder = _make("embedder", EMBEDDERS, name, fields)
+    embedder: Embedder = make("embedder", EMBEDDERS, name, fields)
     return embedder
 
 
@@ -107,38 +106,6 @@ def make_measure(name: str) -> Verifier | Embedder:
     return make_verifier(name)
 
 
-def _make(what: str, kinds: Mapping[str, type[Any]], text: str, fields: dict[str, Any]) -> Any:
-    """One of ``kinds`` by name, with fields."""
-    name, colon, settings = text.partition(":")
-    name = name.strip().lower()
-    kind = kinds.get(name)
-    if kind is None:
-        raise UnknownName(what, name, kinds)
-    for place, setting in enumerate(settings.split(",") if colon else ()):
-        field, equals, text = (part.strip() for part in setting.partition("="))
-        argument = getattr(kind, "argument", "")
-        if argument and place == 0 and field not in hints(kind) and setting.strip():
-            field, equals, text = argument, "=", setting.strip()
-        if not equals:
-            raise UsageError(f"{what} settings are written field=value, got {setting!r}")
-        if field in fields:
-            raise UsageError(f"{field} is given twice")
-        fields[field] = _members(text) if field == "members" else parse(field, text, _known(kind, name, field))
-    for field in fields:
-        _known(kind, name, field)
-    if (argument := getattr(kind, "argument", "")) and argument not in fields and not hasattr(kind, argument):
-        raise UsageError(f"{name} needs its {argument}: {name}:{argument.upper()}")
-    check_types(kind, fields)
-    return kind(**fields)
-
-
 def _members(text: str) -> tuple[Verifier, ...]:
     """The verifiers of an ensemble, "a+b:field=value;field=value"."""
     return tuple(make_verifier(part.strip().replace(";", ",")) for part in text.split("+"))
-
-
-def _known(kind: type[Any], name: str, field: str) -> Any:
-    """The type of a field."""
-    if field not in hints(kind):
-        raise UnknownName(f"field of {name}", field, hints(kind))
-    return hints(kind)[field]

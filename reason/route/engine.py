@@ -1,0 +1,349 @@
+"""``RoutedEngine``: an engine of two. Strategies do not notice.
+
+The draft model writes a step; the router keeps it or has the target model write it again, from the same prefix and with
+the same noise; and so on until the completion ends. A step ends at the delimiter, at ``max_step_tokens`` or where the
+request ends. Both engines keep their KV by content, so that each computes what the other wrote when it comes to it, in
+one go.
+
+Requests whose tokens hang on all that were drawn before them within the request (grammars, presence and frequency
+penalties) are not cut into steps: the target serves them alone. What is recorded of a token (log-probabilities, the
+request's probes) is recorded by who wrote it; the request's probes read the target's states, so that steps of the draft
+model are without their numbers, and completions to which it contributed without hidden states.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from reason.errors import UsageError
+from reason.route.router import Author, Drafted, Router
+from reason.types import (
+    Completion,
+    Engine,
+    Message,
+    Path,
+    Probe,
+    Problem,
+    Request,
+    Scored,
+    Step,
+    TextCodec,
+    TokenLogprobs,
+    Trajectory,
+    Usage,
+)
+
+__all__ = ["RoutedEngine"]
+
+_KEPT_PATHS = 4096
+_FAILED = ("error", "cancelled")
+
+
+@dataclass(slots=True)
+class _Counts:
+    """What routing did for an owner."""
+
+    steps: int = 0
+    escalated: int = 0
+
+
+@dataclass(slots=True)
+class _Written:
+    """A completion under way."""
+
+    steps: list[Completion] = field(default_factory=list)
+    authors: list[Author] = field(default_factory=list)
+
+    @property
+    def tokens(self) -> Path:
+        return tuple(token for step in self.steps for token in step.token_ids)
+
+
+class RoutedEngine:
+    """See the module's docstring and ``reason.types.Engine``. Scores, the codec and the name are the target's.
+
+    Args:
+        draft, target: engines whose models share a tokenizer. They are the caller's; ``close`` closes both.
+        router: decides.
+        delimiter: what ends a step.
+        max_step_tokens: a step's length at most.
+
+    Raises:
+        UsageError: the models' tokens differ.
+    """
+
+    def __init__(
+        self, draft: Engine, target: Engine, router: Router, *, delimiter: str = "\n\n", max_step_tokens: int = 512
+    ) -> None:
+        if not delimiter or max_step_tokens < 1:
+            raise UsageError("a step needs a delimiter and at least one token")
+        _check_codecs(draft, target)
+        self.draft, self.target, self.router = draft, target, router
+        self._delimiter = delimiter
+        self._max_step_tokens = max_step_tokens
+        self._probes: tuple[Probe, ...] = router.probes(draft)
+        self._layers = tuple(dict.fromkeys(probe.layer for probe in self._probes))
+        self._counts: dict[str, _Counts] = {}
+        self._begun: dict[tuple[str, int], str] = {}  # text of finished steps, by owner and key
+        self._known: OrderedDict[Path, tuple[Step, ...]] = OrderedDict()  # solutions, by their paths
+        self._opening = _opening(target.codec)
+
+    @property
+    def name(self) -> str:
+        return self.target.name
+
+    @property
+    def codec(self) -> TextCodec:
+        return self.target.codec
+
+    async def generate(self, requests: Sequence[Request]) -> AsyncIterator[Completion]:
+        tasks = [asyncio.ensure_future(self._complete(index, request)) for index, request in enumerate(requests)]
+        try:
+            for task in asyncio.as_completed(tasks):
+                yield await task
+        finally:
+            for pending in tasks:
+                pending.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def score(
+        self,
+        paths: Sequence[Path],
+        start: int,
+        *,
+        logprobs: bool = True,
+        layers: Sequence[int] = (),
+        owner: str = "",
+    ) -> Sequence[Scored]:
+        return await self.target.score(paths, start, logprobs=logprobs, layers=layers, owner=owner)
+
+    def usage(self, owner: str) -> Usage:
+        """Both engines' work; ``policy_tokens`` counts what was drafted and not kept, too."""
+        draft, target = self.draft.usage(owner), self.target.usage(owner)
+        total = target.plus(draft)
+        counts = self._counts.get(owner, _Counts())
+        total.draft_model_tokens = draft.policy_tokens
+        total.routed_steps, total.escalated_steps = counts.steps, counts.escalated
+        return total
+
+    def forget(self, owner: str) -> None:
+        self._counts.pop(owner, None)
+        for engine in (self.draft, self.target):
+            engine.forget(owner)
+
+    def progress(self, owner: str) -> Mapping[int, str]:
+        under_way = {**self.target.progress(owner), **self.draft.progress(owner)}
+        begun = {key: text for (of, key), text in self._begun.items() if of == owner}
+        return {key: begun.get(key, "") + under_way.get(key, "") for key in {**begun, **under_way}}
+
+    def close(self) -> None:
+        for engine in (self.draft, self.target):
+            engine.close()
+
+    # -- one completion ----------------------------------------------------------------------------------------------
+
+    async def _complete(self, index: int, request: Request) -> Completion:
+        place = request.owner, request.key
+        try:
+            if (author := self._settled(request)) is not None:
+                return replace(await self._alone(request, author), index=index)
+            return replace(await self._by_steps(request), index=index)
+        except Exception as error:  # a router's, or of a verifier that it asked
+            return Completion(index=index, token_ids=(), text="", finish_reason="error", error=error)
+        finally:
+            self._begun.pop(place, None)
+
+    def _settled(self, request: Request) -> Author | None:
+        """Who writes the whole request, if it is not cut into steps."""
+        sampling = request.sampling
+        whole = (sampling.json_schema, sampling.regex, sampling.lark)
+        if any(each is not None for each in whole) or sampling.presence_penalty or sampling.frequency_penalty:
+            return "target"
+        return self.router.author
+
+    async def _alone(self, request: Request, author: Author) -> Completion:
+        if author == "target":
+            return await _one(self.target, request)
+        return await _one(self.draft, replace(request, probes=(), states=(), hidden=False))
+
+    async def _by_steps(self, request: Request) -> Completion:
+        written = _Written()
+        solution = self._solution_so_far(request.prefix)
+        while True:
+            begun = written.tokens
+            step = replace(
+                request,
+                prefix=request.prefix + begun,
+                max_tokens=min(self._max_step_tokens, request.max_tokens - len(begun)),
+                stop=(*request.stop, *({self._delimiter} - set(request.stop))),
+            )
+            author, completion, values = await self._step(step, solution)
+            written.steps.append(completion)
+            written.authors.append(author)
+            if completion.finish_reason not in _FAILED:
+                text = self.codec.decode(completion.token_ids)
+                solution = (*solution, Step(text=text, tokens=completion.token_ids, logprobs=values))
+                self._remember(request.prefix + written.tokens, solution)
+            ended = self._ended(written, request)
+            if ended is not None:
+                return ended
+            self._begun[request.owner, request.key] = self.codec.decode(written.tokens)
+
+    async def _step(
+        self, request: Request, before: tuple[Step, ...]
+    ) -> tuple[Author, Completion, tuple[TokenLogprobs, ...]]:
+        """Who wrote the step that stays, the step, and what the router's probes say of it."""
+        counts = self._counts.setdefault(request.owner, _Counts())
+        counts.steps += 1
+        probing = replace(request, probes=self._probes, states=(), hidden=False)
+        drafted = await _one(self.draft, probing)
+        if drafted.finish_reason in _FAILED:
+            return "draft", drafted, ()
+        rewriting: asyncio.Future[Completion] | None = None
+
+        async def rewrite() -> Completion:
+            nonlocal rewriting
+            if rewriting is None:
+                rewriting = asyncio.ensure_future(_one(self.target, request))
+            return await rewriting
+
+        step = Step(text=self.codec.decode(drafted.token_ids), tokens=drafted.token_ids, logprobs=drafted.logprobs)
+        boundary = len(request.prefix) - sum(len(each.tokens) for each in before)
+        trajectory = Trajectory(
+            problem=Problem(content=self.codec.decode(request.prefix[:boundary]) or " "),
+            prompt=request.prefix[:boundary],
+            steps=(*before, step),
+            finished=drafted.finish_reason == "eos",
+        )
+        given = Drafted(
+            trajectory=trajectory, completion=drafted, draft=self.draft, target=self.target, owner=request.owner
+        )
+        try:
+            chosen = await self.router.choose(given, rewrite)
+        finally:
+            if rewriting is not None and not rewriting.done():
+                rewriting.cancel()
+        if chosen is None:
+            recorded = request.sampling.logprobs is not None or request.sampling.statistics or bool(request.probes)
+            kept = tuple(replace(each, values=()) for each in drafted.logprobs) if recorded else ()
+            return "draft", replace(drafted, logprobs=kept), drafted.logprobs
+        counts.escalated += 1
+        values = await self._read(request, chosen) if chosen.finish_reason not in _FAILED else ()
+        return "target", chosen, values
+
+    async def _read(self, request: Request, written: Completion) -> tuple[TokenLogprobs, ...]:
+        """What the router's probes say of a step of the target's. The draft model reads it, as it must to go on."""
+        if not self._probes or not written.token_ids:
+            return ()
+        path = request.prefix + written.token_ids[:-1]
+        start = len(request.prefix) - 1
+        (scored,) = await self.draft.score([path], start, logprobs=False, layers=self._layers, owner=request.owner)
+        columns = [(probe.name, probe(scored.hidden[probe.layer]).tolist()) for probe in self._probes]
+        return tuple(
+            TokenLogprobs(0.0, values=tuple((name, float(numbers[i])) for name, numbers in columns))
+            for i in range(len(written.token_ids))
+        )
+
+    # -- what a completion comes to ----------------------------------------------------------------------------------
+
+    def _ended(self, written: _Written, request: Request) -> Completion | None:
+        """The whole completion, if its last step ends it."""
+        last = written.steps[-1]
+        if last.finish_reason in _FAILED:
+            return self._whole(written, written.tokens, last)
+        tokens = written.tokens
+        if len(written.steps) > 1 and (cut := self._stopped(tokens, len(tokens) - len(last.token_ids), request)):
+            count, stop = cut
+            return self._whole(written, tokens[:count], replace(last, finish_reason="stop", stopped_on=stop))
+        at_delimiter = last.finish_reason == "stop" and last.stopped_on == self._delimiter
+        too_long = last.finish_reason == "length" and len(last.token_ids) >= self._max_step_tokens
+        goes_on = (at_delimiter and self._delimiter not in request.stop) or too_long
+        if goes_on and len(tokens) < request.max_tokens:
+            return None
+        if at_delimiter and self._delimiter not in request.stop:
+            last = replace(last, finish_reason="length", stopped_on=None)
+        return self._whole(written, tokens, last)
+
+    def _stopped(self, tokens: Path, before: int, request: Request) -> tuple[int, str] | None:
+        """How many tokens there are when a stop string is complete that began in an earlier step, and which it is."""
+        for count in range(before + 1, len(tokens) + 1):
+            text = self.codec.decode(tokens[:count])
+            begun = self.codec.decode(tokens[:before])
+            for stop in request.stop:
+                at = text.find(stop, max(0, len(begun) - len(stop)))
+                if 0 <= at < len(begun):
+                    return count, stop
+        return None
+
+    def _whole(self, written: _Written, tokens: Path, last: Completion) -> Completion:
+        text = self.codec.decode(tokens)
+        if last.finish_reason == "stop" and isinstance(last.stopped_on, str) and last.stopped_on in text:
+            text = text[: text.rfind(last.stopped_on)]
+        elif last.finish_reason == "stop" and isinstance(last.stopped_on, int):
+            text = self.codec.decode(tokens[:-1])
+        alone = len(written.steps) == 1
+        return Completion(
+            index=0,
+            token_ids=tokens,
+            text=text,
+            finish_reason=last.finish_reason,
+            stopped_on=last.stopped_on,
+            logprobs=tuple(each for step in written.steps for each in step.logprobs)[: len(tokens)],
+            hidden=last.hidden if alone else None,
+            states=last.states if alone else {},
+            proposers=tuple(each for step in written.steps for each in step.proposers)[: len(tokens)],
+            error=last.error,
+        )
+
+    # -- solutions under way -----------------------------------------------------------------------------------------
+
+    def _solution_so_far(self, prefix: Path) -> tuple[Step, ...]:
+        """The steps since the prompt, with what the probes said of them where that is known."""
+        known = self._known.get(prefix)
+        if known is not None:
+            self._known.move_to_end(prefix)
+            return known
+        rest = prefix[_turn_begin(prefix, self._opening) :]
+        return (Step(text=self.codec.decode(rest), tokens=rest),) if rest else ()
+
+    def _remember(self, path: Path, steps: tuple[Step, ...]) -> None:
+        if not self._probes:
+            return
+        self._known[path] = steps
+        while len(self._known) > _KEPT_PATHS:
+            self._known.popitem(last=False)
+
+
+async def _one(engine: Engine, request: Request) -> Completion:
+    async for completion in engine.generate([request]):
+        return completion
+    raise AssertionError("an engine answers every request")
+
+
+def _opening(codec: TextCodec) -> Path:
+    """The tokens that open the assistant's turn."""
+    one, other = (codec.encode_chat([Message(role="user", content=text)]) for text in ("a", "b"))
+    length = 0
+    while length < min(len(one), len(other)) and one[len(one) - 1 - length] == other[len(other) - 1 - length]:
+        length += 1
+    return one[len(one) - length :]
+
+
+def _turn_begin(path: Path, opening: Path) -> int:
+    """Where the assistant's last turn begins; the path's end where none does."""
+    size = len(opening)
+    for end in range(len(path), size - 1, -1):
+        if size and path[end - size : end] == opening:
+            return end
+    return len(path)
+
+
+def _check_codecs(draft: Engine, target: Engine) -> None:
+    sample = "Step 1: 3 × 4 = 12, so\n\n\\boxed{12} ünïcödé\tdef f(x):\n    return x"
+    chat = [Message(role="user", content=sample)]
+    one, other = draft.codec, target.codec
+    if one.encode(sample) != other.encode(sample) or one.encode_turn(chat) != other.encode_turn(chat):
+        raise UsageError(f"{draft.name} and {target.name} do not share a tokenizer: steps cannot pass between them")

@@ -1,0 +1,54 @@
+"""What routers see and say."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Literal, Protocol, TypeAlias, runtime_checkable
+
+from reason.types import Completion, Engine, Probe, Trajectory
+
+__all__ = ["Author", "Drafted", "Rewrite", "Router"]
+
+Author: TypeAlias = Literal["draft", "target"]
+
+Rewrite: TypeAlias = Callable[[], Awaitable[Completion]]
+"""Has the target model write the step; called twice it is written once."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drafted:
+    """A step that the draft model wrote.
+
+    Args:
+        trajectory: the solution under way, this step last. What the router's probes say is with the tokens of every
+            step, whoever wrote it; its problem is known by its tokens alone.
+        completion: the step.
+        draft, target: the engines.
+        owner: whose work it is.
+    """
+
+    trajectory: Trajectory
+    completion: Completion
+    draft: Engine
+    target: Engine
+    owner: str
+
+
+@runtime_checkable
+class Router(Protocol):
+    """Decides who writes a step. Routers that decide without looking have ``author`` set; the others see the draft
+    model's step first."""
+
+    @property
+    def author(self) -> Author | None:
+        """Who writes every step, if that is settled."""
+        ...
+
+    def probes(self, draft: Engine) -> tuple[Probe, ...]:
+        """What is to be read of the draft model's states, for ``choose``."""
+        ...
+
+    async def choose(self, drafted: Drafted, rewrite: Rewrite) -> Completion | None:
+        """The target's step, from ``rewrite``, or None to keep the draft model's."""
+        ...

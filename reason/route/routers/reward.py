@@ -1,0 +1,49 @@
+"""Reward-guided speculation (RSD; Liao et al., https://arxiv.org/abs/2501.19324): a drafted step is kept if its reward
+is high enough.
+
+    keep the draft if r(step) >= threshold
+
+The reward is any verifier's score. Theirs is a process reward model of its own; ours is by default the value head on
+the draft model's states, which costs no forward (see ``reason.verifiers.value_head``).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
+
+from reason.fields import check_choices
+from reason.route.router import Author, Drafted, Rewrite
+from reason.types import Completion, Engine, Probe, Verifier
+from reason.verifiers import make_verifier
+from reason.verifiers.probes import probes_of
+
+__all__ = ["RewardRouter"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RewardRouter:
+    """Args:
+    verifier: scores the drafted step.
+    threshold: of the score, from which on a step is kept.
+    reader: whose engine the verifier works on.
+    """
+
+    author: ClassVar[Author | None] = None
+
+    verifier: str = "head"
+    threshold: float = 0.7
+    reader: Literal["draft", "target"] = "draft"
+    _made: Verifier = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        check_choices(self)
+        object.__setattr__(self, "_made", make_verifier(self.verifier.replace(";", ",")))
+
+    def probes(self, draft: Engine) -> tuple[Probe, ...]:
+        return probes_of([self._made], draft) if self.reader == "draft" else ()
+
+    async def choose(self, drafted: Drafted, rewrite: Rewrite) -> Completion | None:
+        engine = drafted.draft if self.reader == "draft" else drafted.target
+        (score,) = await self._made.score([drafted.trajectory], engine, drafted.owner)
+        return None if score >= self.threshold else await rewrite()
