@@ -10,7 +10,7 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path as FilePath
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from reason.errors import UsageError
 from reason.search.driver import Run, check_budget
@@ -21,6 +21,8 @@ from reason.types import Budget, Embedder, Engine, Message, Problem, Solution, V
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+
+    from reason.route import Router
 
 __all__ = ["Solver", "asolve", "solve"]
 
@@ -42,11 +44,14 @@ class Solver:
         device, dtype, kv_tokens, quantize, threads: see ``LocalEngine.load``.
         draft: what drafts tokens: "auto", "none", a source ("stand") or several ("goose+stand"). It changes how fast
             tokens come, not which.
+        route: decides which steps of a small model the model writes again: a router by name, with its settings
+            ("reward:threshold=0.6"), or an object; see ``reason.route``. None has the model write everything.
+        small_model: the one that writes steps first; by default the catalogue's smaller one with the same tokens.
         unsafe_exec: where programs that the model writes cannot be isolated, run them all the same. It holds for the
             whole process.
 
     Raises:
-        UsageError: no such draft source, or one for an engine that is made already.
+        UsageError: no such draft source or router, or one for an engine that is made already.
         ReasonError: the model cannot be had or run; the message says what to do.
     """
 
@@ -61,17 +66,28 @@ class Solver:
         quantize: str | None = None,
         threads: int | None = None,
         draft: str = "auto",
+        route: str | Router | None = None,
+        small_model: str | None = None,
         unsafe_exec: bool = False,
     ) -> None:
         if engine is not None and model is not None:
             raise UsageError("give a model or an engine, not both")
         check_draft(draft, engine)
+        routing = check_route(route, model, small_model, engine)
         if unsafe_exec:
             _allow_unsafe()
         self._owns_engine = engine is None
-        self.engine: Engine = engine or _load(
-            model, device=device, dtype=dtype, kv_tokens=kv_tokens, quantize=quantize, threads=threads, draft=draft
-        )
+        options: dict[str, Any] = {
+            "device": device,
+            "dtype": dtype,
+            "kv_tokens": kv_tokens,
+            "quantize": quantize,
+            "threads": threads,
+            "draft": draft,
+        }
+        if routing is not None:
+            options["routing"] = routing
+        self.engine: Engine = engine or _load(model, **options)
 
     def start(
         self,
@@ -182,21 +198,21 @@ class Solver:
 
 class _Warm:
     """The solver that module-level calls share: the last model stays loaded until another is asked for, or other drafts
-    for it."""
+    or another route for it."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._loaded: tuple[str | None, str] | None = None  # model, draft
+        self._loaded: tuple[str | None, dict[str, Any]] | None = None  # model, options
         self._solver: Solver | None = None
 
-    def get(self, model: str | None, draft: str) -> Solver:
+    def get(self, model: str | None, **options: Any) -> Solver:
         with self._lock:
-            if self._solver is None or (model, draft) != self._loaded:
+            if self._solver is None or (model, options) != self._loaded:
                 if self._solver is not None:
                     self._solver.close()
                     self._solver = None
-                self._solver = Solver(model, draft=draft)
-                self._loaded = (model, draft)
+                self._solver = Solver(model, **options)
+                self._loaded = (model, options)
             return self._solver
 
     def close(self) -> None:
@@ -219,6 +235,8 @@ async def asolve(
     verifiers: Mapping[str, Verifier | Embedder] | None = None,
     *,
     draft: str = "auto",
+    route: str | Router | None = None,
+    small_model: str | None = None,
     unsafe_exec: bool = False,
     **strategy_fields: Any,
 ) -> Solution:
@@ -230,9 +248,10 @@ async def asolve(
     check_budget(budget or Budget())
     if model is None or isinstance(model, str):
         check_draft(draft)
-        solver = await asyncio.to_thread(_warm.get, model, draft)
+        check_route(route, model, small_model)
+        solver = await asyncio.to_thread(_warm.get, model, draft=draft, route=route, small_model=small_model)
     else:
-        solver = Solver(engine=model, draft=draft)
+        solver = Solver(engine=model, draft=draft, route=route, small_model=small_model)
     return await solver.asolve(problem, strategy, budget=budget, seed=seed, verifiers=verifiers, **strategy_fields)
 
 
@@ -245,6 +264,8 @@ def solve(
     verifiers: Mapping[str, Verifier | Embedder] | None = None,
     *,
     draft: str = "auto",
+    route: str | Router | None = None,
+    small_model: str | None = None,
     unsafe_exec: bool = False,
     **strategy_fields: Any,
 ) -> Solution:
@@ -260,6 +281,7 @@ def solve(
         verifiers: verifiers of your own, by the name that the strategy's ``verifier`` field gives.
         draft: what drafts tokens, see ``Solver``; a model that is loaded with other drafts is loaded again. An engine
             has its own.
+        route, small_model: see ``Solver``.
         unsafe_exec: see ``Solver``.
         strategy_fields: the strategy's hyper-parameters (``num_samples=8``).
 
@@ -268,7 +290,8 @@ def solve(
         ModelError: the weights cannot be had.
         EngineError: generation failed.
     """
-    options = {"draft": draft, "unsafe_exec": unsafe_exec, **strategy_fields}
+    options: dict[str, Any] = {"draft": draft, "route": route, "small_model": small_model, "unsafe_exec": unsafe_exec}
+    options |= strategy_fields
     return run_sync(asolve(problem, strategy, model, budget, seed, verifiers, **options))
 
 
@@ -311,6 +334,41 @@ def check_draft(draft: str, engine: Engine | None = None) -> None:
         make_speculator(draft, others={DRAFT_MODEL: lambda name: Lookup()})
 
 
+class Routing(NamedTuple):
+    """A router, and the name of the model that writes steps first."""
+
+    router: Router
+    small_model: str
+
+
+def check_route(
+    route: str | Router | None, model: str | None, small_model: str | None, engine: Engine | None = None
+) -> Routing | None:
+    """Refuses a route that cannot be, before a model is loaded; None where there is none.
+
+    Raises:
+        UnknownName: no router of that name.
+        UsageError: a setting is not allowed, no small model is known, or an engine is given.
+    """
+    if route is None:
+        if small_model is not None:
+            raise UsageError(f"small_model={small_model!r} writes steps that a route decides on: give a route, too")
+        return None
+    if engine is not None:
+        raise UsageError(f"routes are for models that are loaded by name; {engine.name} is an engine already")
+    from reason.models.catalogue import DEFAULT_PAIR, SMALLER
+    from reason.route import make_router
+
+    router = make_router(route)
+    small = small_model or SMALLER.get((model or DEFAULT_PAIR).lower())
+    if small is None:
+        raise UsageError(
+            f"no smaller model is known that shares its tokens with {model}: name it (small_model, --small-model); "
+            f"known pairs: {', '.join(f'{small} for {large}' for large, small in SMALLER.items())}"
+        )
+    return Routing(router, small)
+
+
 def _allow_unsafe() -> None:
     from reason.sandbox import allow_unsafe
 
@@ -346,9 +404,25 @@ def _loop_runs() -> bool:
     return True
 
 
-def _load(model: str | None, **options: Any) -> Engine:
+def _load(model: str | None, *, routing: Routing | None = None, **options: Any) -> Engine:
     from reason.engine.local import LocalEngine
     from reason.models import resolve
 
-    found = resolve(model)
-    return LocalEngine.load(found.folder, name=found.name, **options)
+    if routing is None:
+        found = resolve(model)
+        return LocalEngine.load(found.folder, name=found.name, **options)
+    from reason.models.catalogue import DEFAULT_PAIR
+    from reason.route import RoutedEngine
+
+    small, large = resolve(routing.small_model), resolve(model or DEFAULT_PAIR)
+    target = LocalEngine.load(large.folder, name=large.name, **options)
+    try:
+        draft = LocalEngine.load(small.folder, name=small.name, beside=target, **options)
+        try:
+            return RoutedEngine(draft, target, routing.router)
+        except BaseException:
+            draft.close()
+            raise
+    except BaseException:
+        target.close()
+        raise

@@ -119,6 +119,14 @@ def test_mistakes_are_found_before_a_model_is_loaded(loaded: list[Any]) -> None:
         Solver("mine", draft="draft-modle:tiny")
     with pytest.raises(UsageError, match="named twice"):
         Solver("mine", draft="stand+stand")
+    with pytest.raises(UnknownName, match="unknown router 'juge'"):
+        solve("problem 1", route="juge")
+    with pytest.raises(UsageError, match=r"no smaller model is known that shares its tokens with mine: name it"):
+        Solver("mine", route="judge")
+    with pytest.raises(UsageError, match="give a route, too"):
+        solve("problem 1", small_model="mine")
+    with pytest.raises(UsageError, match="routes are for models that are loaded by name"):
+        Solver(engine=ScriptedEngine([]), route="judge")
     assert loaded == []
 
 
@@ -166,6 +174,18 @@ def test_an_engine_of_the_callers_stays_open(engine: ScriptedEngine) -> None:
     with Solver(engine=engine) as solver:
         solver.solve("problem 1")
     assert not is_closed(engine)
+
+
+def test_a_route_loads_two_models(loaded: list[Any]) -> None:
+    solve("problem 1", route="judge:threshold=5")
+    solve("problem 2", route="judge:threshold=5")
+    solve("problem 1", model="large", route="judge", small_model="small")
+    assert [(model, type(options["routing"].router).__name__) for model, options, _ in loaded] == [
+        (None, "JudgeRouter"),
+        ("large", "JudgeRouter"),
+    ]
+    assert [options["routing"].router.threshold for _, options, _ in loaded] == [5, 7]
+    assert [options["routing"].small_model for _, options, _ in loaded] == ["qwen2.5-coder-0.5b-instruct", "small"]
 
 
 def test_the_last_model_stays_loaded(loaded: list[Any]) -> None:

@@ -91,6 +91,8 @@ def compare(
     kv_tokens: options.KvTokens = None,
     threads: options.Threads = None,
     draft: options.Draft = "auto",
+    route: options.Route = None,
+    small_model: options.SmallModel = None,
     unsafe_exec: options.UnsafeExec = False,
     overwrite: options.Overwrite = False,
     as_json: options.AsJson = False,
@@ -103,7 +105,7 @@ def compare(
     if strategies is None:
         _compare_folders(context, what, as_json=as_json)
         return
-    from reason.api import check_draft
+    from reason.api import check_draft, check_route
     from reason.cli.sweep import parse_numbers, run_sweep
     from reason.fields import parse_settings
     from reason.report.sweep import make_settings, parse_strategies, parse_sweep
@@ -119,6 +121,7 @@ def compare(
         solution_tokens=solution_tokens,
     )
     check_draft(draft)
+    check_route(route, model, small_model)
     task = load_task(
         what[0],
         data=data,
@@ -140,6 +143,7 @@ def compare(
             "kv_tokens": kv_tokens,
             "threads": threads,
             "draft": draft,
+            **({} if route is None else {"route": route, "small_model": small_model}),
         },
         out=out or default_folder(task.name, model, "compare", f"seed{seed}"),
         seed=seed,

@@ -81,6 +81,8 @@ def evaluate(
     kv_tokens: options.KvTokens = None,
     threads: options.Threads = None,
     draft: options.Draft = "auto",
+    route: options.Route = None,
+    small_model: options.SmallModel = None,
     unsafe_exec: options.UnsafeExec = False,
     log_samples: Annotated[bool, typer.Option("--log-samples", help="Also write every text.")] = False,
     overwrite: options.Overwrite = False,
@@ -96,7 +98,7 @@ def evaluate(
     if list_tasks:
         print_tasks(as_json=as_json)
         return
-    from reason.api import Solver, check_draft
+    from reason.api import Solver, check_draft, check_route
     from reason.report.evaluate import Evaluation
     from reason.search.driver import check_budget
     from reason.search.strategies import make_strategy, parse_fields
@@ -108,6 +110,7 @@ def evaluate(
     fields = parse_fields(strategy, setting or [])
     make_strategy(strategy, **fields)  # before data and model are loaded
     check_draft(draft)
+    check_route(route, model, small_model)
     budget = Budget(policy_tokens=max_policy_tokens, seconds=max_seconds, kv_tokens=max_kv_tokens, calls=max_calls)
     check_budget(budget)
     tasks = [
@@ -124,6 +127,8 @@ def evaluate(
         for name in SUITES.get(task, (task,))
     ]
     model_options: dict[str, Any] = {"device": device, "dtype": dtype, "quantize": quantize}
+    if route is not None:
+        model_options |= {"route": route, "small_model": small_model}
     load = {**model_options, "kv_tokens": kv_tokens, "threads": threads, "draft": draft}
 
     def folder(loaded: Task, *how: str) -> Path:

@@ -24,9 +24,11 @@ __all__ = [
     "Overwrite",
     "Quantize",
     "QuestionField",
+    "Route",
     "ScoringVerifier",
     "Seed",
     "Settings",
+    "SmallModel",
     "Split",
     "StrategyName",
     "Threads",
@@ -53,6 +55,16 @@ KvTokens: TypeAlias = Annotated[
 ]
 Threads: TypeAlias = Annotated[int | None, typer.Option(help="CPU threads.", show_default="free cores")]
 Draft: TypeAlias = Annotated[str, typer.Option(help="What drafts tokens: auto, none, stand, goose+stand ...")]
+Route: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        help="Have a small model write the steps; this decides which the model writes again: judge, reward, ...",
+        show_default="the model writes all",
+    ),
+]
+SmallModel: TypeAlias = Annotated[
+    str | None, typer.Option(help="The one that writes steps with --route.", show_default="by --model")
+]
 
 # -- the search --------------------------------------------------------------------------------------------------------
 

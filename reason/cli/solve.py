@@ -69,6 +69,8 @@ def solve(
     kv_tokens: options.KvTokens = None,
     threads: options.Threads = None,
     draft: options.Draft = "auto",
+    route: options.Route = None,
+    small_model: options.SmallModel = None,
     unsafe_exec: options.UnsafeExec = False,
     live: Annotated[bool, typer.Option("--live", help="Show the tree growing.")] = False,
     as_json: options.AsJson = False,
@@ -94,7 +96,15 @@ def solve(
     made = make_strategy(strategy, **for_budget(strategy, fields, budget))
     find_verifiers(made)  # before the model is loaded
     with Solver(
-        model, device=device, dtype=dtype, quantize=quantize, kv_tokens=kv_tokens, threads=threads, draft=draft
+        model,
+        device=device,
+        dtype=dtype,
+        quantize=quantize,
+        kv_tokens=kv_tokens,
+        threads=threads,
+        draft=draft,
+        route=route,
+        small_model=small_model,
     ) as solver:
         start = functools.partial(
             solver.start,
@@ -200,6 +210,7 @@ def print_solution(solution: Solution, strategy: Strategy) -> None:
     table.add_column(style="dim")
     table.add_column(justify="right")
     rate = usage.policy_tokens / usage.seconds if usage.seconds else 0.0
+    routed = f"{usage.routed_steps:,}, {usage.escalated_steps:,}"
     drafts = f"{usage.drafted_tokens:,}, {usage.accepted_tokens:,}"
     for name, value in (
         ("model", solution.model),
@@ -208,6 +219,8 @@ def print_solution(solution: Solution, strategy: Strategy) -> None:
         ("generated tokens", f"{usage.policy_tokens:,}"),
         ("forwards", f"{usage.forwards:,}"),
         *([("drafted, accepted tokens", drafts)] if usage.drafted_tokens else []),
+        *([("steps, escalated ones", routed)] if usage.routed_steps else []),
+        *([("tokens of the small model", f"{usage.draft_model_tokens:,}")] if usage.routed_steps else []),
         ("unique KV tokens, peak", f"{usage.unique_kv_tokens_peak:,}"),
         ("seconds", f"{usage.seconds:.1f}  ({rate:.0f} tokens/s)"),
     ):

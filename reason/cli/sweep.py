@@ -37,7 +37,7 @@ def run_sweep(
     """Runs it, prints the tables, writes the report.
 
     Args:
-        machine: the solver's options: device, dtype, quantize, kv_tokens, threads, draft.
+        machine: the solver's options: device, dtype, quantize, kv_tokens, threads, draft, and those of a route.
     """
     from reason.api import Solver
     from reason.report.sweep import Sweep
@@ -49,7 +49,7 @@ def run_sweep(
         out=out,
         seed=seed,
         concurrency=concurrency,
-        model_options={name: machine[name] for name in ("device", "dtype", "quantize")},
+        model_options={name: machine[name] for name in _OF_THE_MODEL if name in machine},
         draft=machine["draft"],
         overwrite=overwrite,
         on_setting=lambda number, setting: _heading(number, len(settings), setting),
@@ -67,6 +67,9 @@ def run_sweep(
     if not sweep.complete and any(evaluation.stop.is_set() for evaluation in sweep.evaluations):
         print("interrupted: the same command goes on from there", file=sys.stderr, flush=True)
         raise typer.Exit(130)
+
+
+_OF_THE_MODEL = ("device", "dtype", "quantize", "route", "small_model")
 
 
 def parse_numbers(text: str) -> list[int]:

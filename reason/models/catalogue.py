@@ -284,6 +284,12 @@ _WORDLLAMA = EmbeddingEntry(
 
 EMBEDDING_MODELS: dict[str, EmbeddingEntry] = {model.name: model for model in (_MINILM, _WORDLLAMA)}
 
+SMALLER: dict[str, str] = {_QWEN_15B.name: _QWEN_05B.name}
+"""By model a smaller one with the same tokens, which writes steps for it."""
+
+DEFAULT_PAIR = _QWEN_15B.name
+"""The model for users who name none but want steps routed."""
+
 DEFAULT_CPU = _QWEN_05B.name
 DEFAULT_CUDA = "Qwen/Qwen2.5-1.5B-Instruct"
 """A hub repository: with a GPU, a general model in full precision is the better start than a quantised coder."""
