@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from reason.report.evaluate import Evaluation
     from reason.training.value.rollouts import Rollout
 
-__all__ = ["app"]
+__all__ = ["app", "checked_layers", "counter", "layer_numbers", "saying"]
 
 app = typer.Typer(help="Train the small learned parts on a model's own solutions.", no_args_is_help=True)
 
@@ -95,12 +95,12 @@ def value(
         )
         for each in targets.split(",")
     ]
-    wanted = None if layers is None else _numbers(layers)
+    wanted = None if layers is None else layer_numbers(layers)
     loaded = load_task(task, data=data, limit=limit, offset=offset)
     folder = out or default_folder(f"value-{loaded.name}", model)
-    say = _saying(as_json)
+    say = saying(as_json)
     with Solver(model, device=device, dtype=dtype, kv_tokens=kv_tokens, threads=threads, draft=draft) as solver:
-        layers_tried = _checked(wanted, _num_layers(solver)) if wanted else default_layers(_num_layers(solver))
+        layers_tried = checked_layers(wanted, _num_layers(solver)) if wanted else default_layers(_num_layers(solver))
         delimiter = loaded.examples[0].problem.step_delimiter
         recorder = Recorder(layers_tried, folder / "states", delimiter=delimiter, every=every)
         evaluation = Evaluation(
@@ -137,7 +137,7 @@ def value(
         "samples": samples,
     }
     head, tried = train(
-        rollouts, folder / "states", layers_tried, fits, model=name, about=about, on_fit=_counter("fits")
+        rollouts, folder / "states", layers_tried, fits, model=name, about=about, on_fit=counter("fits")
     )
     head.save(folder / "head.safetensors")
     write_card(folder, head, tried, command=" ".join(["reason", *map(shlex.quote, sys.argv[1:])]))
@@ -155,7 +155,7 @@ def _roll(evaluation: Evaluation, solver: Solver) -> bool:
 def _collect(solver: Solver, rollouts: Sequence[Rollout], folder: Path, layers: Sequence[int], **more: Any) -> None:
     from reason.training.value.states import collect
 
-    asyncio.run(collect(solver.engine, rollouts, folder, layers, on_problem=_counter("problems"), **more))
+    asyncio.run(collect(solver.engine, rollouts, folder, layers, on_problem=counter("problems"), **more))
 
 
 def _num_layers(solver: Solver) -> int:
@@ -166,7 +166,8 @@ def _num_layers(solver: Solver) -> int:
     return solver.engine.num_layers
 
 
-def _checked(layers: Sequence[int], num_layers: int) -> Sequence[int]:
+def checked_layers(layers: Sequence[int], num_layers: int) -> Sequence[int]:
+    """Raises UsageError where a model has no such layer."""
     for layer in layers:
         if not -1 <= layer < num_layers - 1:
             raise UsageError(f"--layers are from 0 to {num_layers - 2}, or -1 for after the final norm, got {layer}")
@@ -177,14 +178,16 @@ def _listed(layers: Sequence[int]) -> str:
     return ", ".join(map(str, layers))
 
 
-def _numbers(text: str) -> tuple[int, ...]:
+def layer_numbers(text: str) -> tuple[int, ...]:
+    """Raises UsageError where they are no numbers."""
     try:
         return tuple(int(part) for part in text.split(","))
     except ValueError:
         raise UsageError(f"--layers takes whole numbers, e.g. 12,16,-1, got {text!r}") from None
 
 
-def _saying(quiet: bool) -> Callable[[str], None]:
+def saying(quiet: bool) -> Callable[[str], None]:
+    """Tells what begins, on standard error."""
     from rich.console import Console
 
     console = Console(stderr=True)
@@ -196,7 +199,7 @@ def _saying(quiet: bool) -> Callable[[str], None]:
     return say
 
 
-def _counter(what: str) -> Callable[[int, int], None]:
+def counter(what: str) -> Callable[[int, int], None]:
     """Tells now and then how far a count is, on standard error."""
     import time
 

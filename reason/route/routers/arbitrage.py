@@ -24,23 +24,43 @@ __all__ = ["Arbitrage"]
 class Arbitrage:
     """Args:
     head: the file of a trained predictor.
-    threshold: of its probability, from which on a step is written again.
+    threshold: of its probability, from which on a step is written again; by default that of even odds.
+    escalate: instead, at most about this share of the steps is written again: the threshold that did so on the problems
+        that the predictor was calibrated on.
     """
 
     author: ClassVar[Author | None] = None
     argument: ClassVar[str] = "head"
 
     head: str
-    threshold: float = 0.5
+    threshold: float | None = None
+    escalate: float | None = None
 
     def __post_init__(self) -> None:
-        if not 0 <= self.threshold <= 1:
-            raise UsageError(f"threshold must be in [0, 1], got {self.threshold}")
+        for name in ("threshold", "escalate"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value <= 1:
+                raise UsageError(f"{name} must be in [0, 1], got {value}")
+        if self.threshold is not None and self.escalate is not None:
+            raise UsageError("give a threshold or a share to escalate, not both")
 
     def probes(self, draft: Engine) -> tuple[Probe, ...]:
+        """Raises UsageError where the head is another model's, or is not calibrated to shares."""
+        self._limit(draft)
         return HeadVerifier(head=self.head).probes(draft)
 
     async def choose(self, drafted: Drafted, rewrite: Rewrite) -> Completion | None:
         verifier = HeadVerifier(head=self.head)
         (advantage,) = await verifier.score([drafted.trajectory], drafted.draft, drafted.owner)
-        return await rewrite() if advantage >= self.threshold else None
+        return await rewrite() if advantage >= self._limit(drafted.draft) else None
+
+    def _limit(self, draft: Engine) -> float:
+        if self.escalate is None:
+            return 0.5 if self.threshold is None else self.threshold
+        thresholds = HeadVerifier(head=self.head).find(draft).about.get("thresholds")
+        if not isinstance(thresholds, list) or len(thresholds) < 2:
+            raise UsageError(f"{self.head} was not calibrated to shares of steps: give a threshold instead of escalate")
+        place = self.escalate * (len(thresholds) - 1)
+        below = min(int(place), len(thresholds) - 2)
+        low, high = float(thresholds[below]), float(thresholds[below + 1])
+        return low + (place - below) * (high - low)

@@ -22,6 +22,7 @@ def forest_attention(
     """Returns [rows, heads, head_dim]. The rows' own K and V are in the pool already."""
     rows, heads, head_dim = query.shape
     kv_heads = keys.shape[1]
+    query = query.contiguous()
     grouped = query.view(rows, kv_heads, heads // kv_heads, head_dim)
     kernels = kernels_for(query.dtype, query.device)
     if kernels is not None and not kernels.can_attend(heads // kv_heads, head_dim):
@@ -46,6 +47,13 @@ def forest_attention(
         else:
             merger.add_rows(out, lse, batch.rows)
     for group in plan.groups:
+        if kernels is not None and not group.mask.cut_by(window):
+            if merger is None:
+                merger = Merger.empty(grouped)
+            out, lse = merger.parts
+            visible = group.mask.visible()
+            kernels.attend_run(query, keys, values, group.slots, visible, scale, group.begin, group.end, out, lse)
+            continue
         mine = grouped[group.begin : group.end]
         mask = group.mask.additive(window, query.dtype, query.device)
         out, lse = _attend_group(mine, keys, values, group.slots, group.first_slot, mask, scale)

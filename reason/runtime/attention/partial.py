@@ -38,8 +38,8 @@ class Merger:
 
     def __init__(self, out: torch.Tensor, lse: torch.Tensor) -> None:
         """Starts from a part that every row has: [rows, kv_heads, groups, head_dim] and [rows, kv_heads, groups]."""
-        self._out = out.float()
-        self._lse = lse
+        self._out = out.float().contiguous()
+        self._lse = lse.contiguous()
         self._dtype = out.dtype
 
     @classmethod
@@ -63,6 +63,11 @@ class Merger:
         weight = torch.exp(lse - total).unsqueeze(-1)
         self._out.index_copy_(0, rows, self._out.index_select(0, rows).lerp_(out.float(), weight))
         self._lse.index_copy_(0, rows, total)
+
+    @property
+    def parts(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """What is merged so far, for kernels that merge in place: float32, contiguous."""
+        return self._out, self._lse
 
     def result(self) -> torch.Tensor:
         return self._out.to(self._dtype)

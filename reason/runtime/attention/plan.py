@@ -67,6 +67,15 @@ class Mask:
     key_positions: Index
     full: bool  # every row sees every key, windows aside
     _made: dict[tuple[int | None, torch.dtype], torch.Tensor | None] = field(default_factory=dict)
+    _visible: torch.Tensor | None = None
+
+    def visible(self) -> torch.Tensor | None:
+        """How many of a group's keys, which are in order, each row sees, [rows] int64; None where it is all."""
+        if self.full:
+            return None
+        if self._visible is None:
+            self._visible = torch.from_numpy(np.searchsorted(self.key_positions, self.row_positions, side="right"))
+        return self._visible
 
     def cut_by(self, window: int | None) -> bool:
         """Whether the window hides a key from some row that causality would show."""

@@ -1,6 +1,6 @@
 // The decode step's small-batch kernels for CPUs with AMX: bf16 products against weights that stream from memory once,
 // with what follows a product (bias, residual, SwiGLU) in its epilogue; RMSNorm; rotary embedding with the KV write;
-// attention of single rows; statistics of rows of logits.
+// attention of single rows, and of many rows over one run; statistics of rows of logits.
 //
 // Weights are packed as strips of 32 outputs: [strip][k / 32][tile 0..1][16 pairs of k][16 outputs][2], so that a strip is one
 // sequential stream. C tiles: 16 or 32 rows by 32 outputs, float32. Callers check shapes; see kernels.py.
@@ -223,6 +223,102 @@ using WeighValues = void (*)(const float*, const bf16*, int64_t, const int64_t*,
 constexpr WeighValues kWeighValues[] = {nullptr,         weigh_values<1>, weigh_values<2>, weigh_values<3>,
                                         weigh_values<4>, weigh_values<5>, weigh_values<6>, weigh_values<7>};
 constexpr int64_t kMaxHeads = 7;  // 7 * 4 sums and 4 values fill the 32 registers
+
+// One run's keys of one head in tile order: [keys / 16][dim / 32][16 pairs of dim][16 keys][2]; missing keys are 0.
+void pack_keys(const bf16* keys, int64_t stride, const int64_t* slots, int64_t count, int64_t dim, int64_t block,
+               uint32_t* packed) {
+  const int64_t steps = dim / 32, first = 16 * block, some = count - first < 16 ? count - first : 16;
+  uint32_t* tiles = packed + block * steps * 256;
+  std::memset(tiles, 0, static_cast<size_t>(steps) * 1024);
+  for (int64_t j = 0; j < some; ++j) {
+    const auto* words = reinterpret_cast<const uint32_t*>(keys + slots[first + j] * stride);
+    for (int64_t p = 0; p < dim / 2; ++p) tiles[(p / 16) * 256 + (p % 16) * 16 + j] = words[p];
+  }
+}
+
+// Its values: [keys / 32][dim / 16][16 pairs of keys][16 of dim][2].
+void pack_values(const bf16* values, int64_t stride, const int64_t* slots, int64_t count, int64_t dim, int64_t block,
+                 bf16* packed) {
+  const int64_t first = 32 * block;
+  bf16* tiles = packed + block * (dim / 16) * 512;
+  for (int64_t p = 0; p < 16; ++p) {
+    const int64_t at = first + 2 * p;
+    const bf16* even = at < count ? values + slots[at] * stride : nullptr;
+    const bf16* odd = at + 1 < count ? values + slots[at + 1] * stride : nullptr;
+    for (int64_t d = 0; d < dim; d += 16) {
+      const auto load = [&](const bf16* row) {
+        if (!row) return _mm512_setzero_si512();
+        return _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(row + d)));
+      };
+      const __m512i both = _mm512_or_si512(load(even), _mm512_slli_epi32(load(odd), 16));
+      _mm512_storeu_si512(tiles + (d / 16) * 512 + p * 32, both);
+    }
+  }
+}
+
+// One row's scores [width], of which the first count are seen, to weights exp(scale * (score - top)) [width], 0 where
+// nothing is seen; returns their sum, and scale * top.
+inline float to_weights(const float* scores, int64_t count, int64_t width, float scale, bf16* weights, float* shift) {
+  float top = -std::numeric_limits<float>::infinity();
+  __m512 tops = _mm512_set1_ps(top);
+  const int64_t whole = count / 16 * 16;
+  const __mmask16 rest = static_cast<__mmask16>((1u << (count - whole)) - 1u);
+  for (int64_t j = 0; j < whole; j += 16) tops = _mm512_max_ps(tops, _mm512_loadu_ps(scores + j));
+  if (rest) tops = _mm512_mask_max_ps(tops, rest, tops, _mm512_maskz_loadu_ps(rest, scores + whole));
+  top = _mm512_reduce_max_ps(tops);
+  const __m512 factor = _mm512_set1_ps(scale), by = _mm512_set1_ps(top);
+  __m512 sum = _mm512_setzero_ps();
+  for (int64_t j = 0; j < width; j += 16) {
+    __m512 w = _mm512_setzero_ps();
+    if (j < count) {
+      w = exp_ps(_mm512_mul_ps(_mm512_sub_ps(_mm512_loadu_ps(scores + j), by), factor));
+      if (j >= whole) w = _mm512_maskz_mov_ps(rest, w);
+    }
+    sum = _mm512_add_ps(sum, w);
+    store_bf16(weights + j, w);
+  }
+  *shift = scale * top;
+  return _mm512_reduce_add_ps(sum);
+}
+
+// Merges a part (its weighted values, not yet divided by their sum, and its log-sum-exp) into what a row has.
+inline void merge_row(const float* part, float sum, float part_lse, int64_t dim, float* out, float* lse) {
+  const float mine = *lse, top = mine > part_lse ? mine : part_lse;
+  const float total = top + __builtin_logf(__builtin_expf(mine - top) + __builtin_expf(part_lse - top));
+  const __m512 keep = _mm512_set1_ps(__builtin_expf(mine - total));
+  const __m512 take = _mm512_set1_ps(__builtin_expf(part_lse - total) / sum);
+  for (int64_t d = 0; d < dim; d += 16) {
+    const __m512 added = _mm512_mul_ps(_mm512_loadu_ps(part + d), take);
+    _mm512_storeu_ps(out + d, _mm512_fmadd_ps(_mm512_loadu_ps(out + d), keep, added));
+  }
+  *lse = total;
+}
+
+// c [32][32], rows 128 bytes apart, from tiles 0 to 3 after `steps` products: x is two blocks of 16 rows, `stride` bytes
+// from row to row and 64 from step to step; w a tile for each step and half of the columns, at first + step * ahead.
+inline void multiply_tiles(const void* x, int64_t stride, const void* first, const void* second, int64_t ahead,
+                           int64_t steps, float* c, int64_t c_stride) {
+  const auto *rows = static_cast<const uint8_t*>(x), *w = static_cast<const uint8_t*>(first),
+             *v = static_cast<const uint8_t*>(second);
+  _tile_zero(0);
+  _tile_zero(1);
+  _tile_zero(2);
+  _tile_zero(3);
+  for (int64_t k = 0; k < steps; ++k) {
+    _tile_loadd(4, rows + 64 * k, stride);
+    _tile_loadd(5, rows + kTileRows * stride + 64 * k, stride);
+    _tile_loadd(6, w + k * ahead, 64);
+    _tile_loadd(7, v + k * ahead, 64);
+    _tile_dpbf16ps(0, 4, 6);
+    _tile_dpbf16ps(1, 4, 7);
+    _tile_dpbf16ps(2, 5, 6);
+    _tile_dpbf16ps(3, 5, 7);
+  }
+  _tile_stored(0, c, c_stride);
+  _tile_stored(1, c + 16, c_stride);
+  _tile_stored(2, reinterpret_cast<uint8_t*>(c) + kTileRows * c_stride, c_stride);
+  _tile_stored(3, reinterpret_cast<uint8_t*>(c + 16) + kTileRows * c_stride, c_stride);
+}
 
 // 32 values as float, in any order.
 inline void load_32(const bf16* p, __m512* x) {
@@ -561,6 +657,84 @@ void reason_attend(const bf16* query, const int64_t* rows, const bf16* keys, con
     _tile_release();
     _mm_free(scores);
   }
+}
+
+// Attention of many rows over one run, merged into what the rows have: out [*, heads, dim] and lse [*, heads], float.
+// query [*, heads, dim] and they are read from row `begin` on; slots [count] are the run's; row r sees the first visible[r]
+// of its keys (all where visible is null). dim a multiple of 32, at most 256.
+void reason_attend_run(const bf16* query, const bf16* keys, const bf16* values, const int64_t* slots,
+                       const int64_t* visible, float* out, float* lse, int64_t begin, int64_t rows, int64_t count,
+                       int64_t heads, int64_t kv_heads, int64_t dim, float scale) {
+  const int64_t groups = heads / kv_heads, stride = kv_heads * dim, steps = dim / 32;
+  const int64_t pads = (count + 31) / 32, width = 32 * pads, lines = rows * groups, blocks = (lines + 31) / 32;
+  const int64_t head_size = width * dim;  // of the packed keys, and of the packed values, of one head
+  auto* packed = static_cast<bf16*>(_mm_malloc(static_cast<size_t>(2 * kv_heads * head_size) * sizeof(bf16), 64));
+  bf16* packed_values = packed + kv_heads * head_size;
+#pragma omp parallel num_threads(threads)
+  {
+    auto* scores = static_cast<float*>(_mm_malloc(static_cast<size_t>(32 * width) * sizeof(float), 64));
+    auto* weights = static_cast<bf16*>(_mm_malloc(static_cast<size_t>(32 * width) * sizeof(bf16), 64));
+    alignas(64) bf16 block[32 * 256];
+    alignas(64) float mixed[32 * 256];
+    float sums[32], shifts[32];
+#pragma omp for schedule(static)
+    for (int64_t task = 0; task < kv_heads * pads; ++task) {
+      const int64_t kv = task / pads, pad = task % pads;
+      auto* tiles = reinterpret_cast<uint32_t*>(packed + kv * head_size);
+      for (int64_t half = 0; half < 2; ++half) {
+        pack_keys(keys + kv * dim, stride, slots, count, dim, 2 * pad + half, tiles);
+      }
+      pack_values(values + kv * dim, stride, slots, count, dim, pad, packed_values + kv * head_size);
+    }
+    configure(kTileRows, kTileRows);
+#pragma omp for schedule(dynamic)
+    for (int64_t task = 0; task < kv_heads * blocks; ++task) {
+      const int64_t kv = task % kv_heads, first = 32 * (blocks - 1 - task / kv_heads);  // what sees most comes first
+      const int64_t some = lines - first < 32 ? lines - first : 32;
+      int64_t most = 0;
+      for (int64_t m = 0; m < 32; ++m) {
+        bf16* line = block + m * dim;
+        if (m >= some) {
+          std::memset(line, 0, static_cast<size_t>(dim) * sizeof(bf16));
+          continue;
+        }
+        const int64_t row = (first + m) / groups, head = kv * groups + (first + m) % groups;
+        std::memcpy(line, query + ((begin + row) * heads + head) * dim, static_cast<size_t>(dim) * sizeof(bf16));
+        const int64_t seen = visible ? visible[row] : count;
+        most = seen > most ? seen : most;
+      }
+      if (!most) continue;
+      const int64_t used = (most + 31) / 32;
+      const bf16* head_keys = packed + kv * head_size;
+      const bf16* head_values = packed_values + kv * head_size;
+      for (int64_t pad = 0; pad < used; ++pad) {
+        const bf16* tiles = head_keys + 2 * pad * steps * 512;
+        multiply_tiles(block, 2 * dim, tiles, tiles + steps * 512, 1024, steps, scores + 32 * pad, 4 * width);
+      }
+      for (int64_t m = 0; m < 32; ++m) {
+        const int64_t seen = m >= some ? 0 : visible ? visible[(first + m) / groups] : count;
+        if (seen) {
+          sums[m] = to_weights(scores + m * width, seen, 32 * used, scale, weights + m * width, shifts + m);
+        } else {
+          std::memset(weights + m * width, 0, static_cast<size_t>(32 * used) * sizeof(bf16));
+          sums[m] = 0.0f;
+        }
+      }
+      for (int64_t d = 0; d < dim; d += 32) {
+        const bf16* tiles = head_values + d / 16 * 512;
+        multiply_tiles(weights, 2 * width, tiles, tiles + 512, dim / 16 * 1024, used, mixed + d, 4 * dim);
+      }
+      for (int64_t m = 0; m < some; ++m) {
+        if (sums[m] == 0.0f) continue;
+        const int64_t at = (begin + (first + m) / groups) * heads + kv * groups + (first + m) % groups;
+        merge_row(mixed + m * dim, sums[m], shifts[m] + __builtin_logf(sums[m]), dim, out + at * dim, lse + at);
+      }
+    }
+    _tile_release();
+    _mm_free(weights);
+    _mm_free(scores);
+  }
+  _mm_free(packed);
 }
 
 // out [rows, 3]: of each row of logits [rows, width] (float where wide, else bf16) the log-sum-exp, the entropy of p =

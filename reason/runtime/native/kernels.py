@@ -32,6 +32,8 @@ class Kernels:
         self._rms_norm.argtypes = [_POINTER] * 3 + [_LONG] * 2 + [_FLOAT]
         self._rotate = library.reason_rotate_and_write
         self._rotate.argtypes = [_POINTER] * 8 + [_LONG] * 4
+        self._attend_run = library.reason_attend_run
+        self._attend_run.argtypes = [_POINTER] * 7 + [_LONG] * 6 + [_FLOAT]
         self._attend = library.reason_attend
         self._attend.argtypes = [_POINTER] * 8 + [_LONG] * 5 + [_FLOAT]
         self._statistics = library.reason_row_statistics
@@ -173,6 +175,39 @@ class Kernels:
             scale,
         )
         return out, lse
+
+    def attend_run(
+        self,
+        query: torch.Tensor,  # [rows, heads, head_dim]
+        keys: torch.Tensor,  # [slots, kv_heads, head_dim]
+        values: torch.Tensor,  # [slots, kv_heads, head_dim]
+        slots: torch.Tensor,  # [keys] int64
+        visible: torch.Tensor | None,  # [end - begin] int64: how many of the keys each row sees; None is all
+        scale: float,
+        begin: int,
+        end: int,
+        out: torch.Tensor,  # [rows, heads, head_dim] float32, merged into
+        lse: torch.Tensor,  # [rows, heads] float32, merged into
+    ) -> None:
+        """Queries ``begin .. end - 1`` over one run of keys, merged into what these rows have."""
+        _, heads, dim = query.shape
+        assert out.is_contiguous() and lse.is_contiguous() and query.is_contiguous() and slots.is_contiguous()
+        self._attend_run(
+            query.data_ptr(),
+            keys.data_ptr(),
+            values.data_ptr(),
+            slots.data_ptr(),
+            None if visible is None else visible.data_ptr(),
+            out.data_ptr(),
+            lse.data_ptr(),
+            begin,
+            end - begin,
+            slots.shape[0],
+            heads,
+            keys.shape[1],
+            dim,
+            scale,
+        )
 
     def row_statistics(self, logits: torch.Tensor) -> torch.Tensor:
         """[rows, 3] float32: of each row of ``logits`` [rows, vocab], bf16 or float32, the log-sum-exp, the entropy of

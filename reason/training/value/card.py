@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import json
 import math
@@ -10,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path as FilePath
 from typing import TYPE_CHECKING, Any
 
-from reason.errors import ReasonError
 from reason.training.value.recipe import CHOSEN_BY, tried_row
+from reason.training.writing import write_whole
 
 if TYPE_CHECKING:
     from reason.training.value.recipe import Tried
@@ -30,13 +29,10 @@ def write_card(folder: FilePath, head: ValueHead, tried: Sequence[Tried], comman
         ReasonError: the folder cannot be written.
     """
     metrics = {"chosen": {"layer": head.layer, **dict(head.about)}, "tried": [tried_row(one) for one in tried]}
-    try:
-        _replace(folder / "metrics.json", (json.dumps(json_figures(metrics), indent=1) + "\n").encode())
-        _replace(folder / "card.md", _card(head, tried, command).encode())
-        if (plot := _plot(head, tried)) is not None:
-            _replace(folder / "training.png", plot)
-    except OSError as error:
-        raise ReasonError(f"cannot write to {folder}: {error.strerror or error}") from error
+    write_whole(folder / "metrics.json", (json.dumps(json_figures(metrics), indent=1) + "\n").encode())
+    write_whole(folder / "card.md", _card(head, tried, command).encode())
+    if (plot := _plot(head, tried)) is not None:
+        write_whole(folder / "training.png", plot)
 
 
 def json_figures(found: Any) -> Any:
@@ -46,16 +42,6 @@ def json_figures(found: Any) -> Any:
     if isinstance(found, list | tuple):
         return [json_figures(each) for each in found]
     return None if isinstance(found, float) and not math.isfinite(found) else found
-
-
-def _replace(file: FilePath, data: bytes) -> None:
-    partial = file.with_name(f".{file.name}.part")
-    try:
-        partial.write_bytes(data)
-        partial.replace(file)
-    finally:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
 
 
 def _card(head: ValueHead, tried: Sequence[Tried], command: str) -> str:

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hashlib
-import itertools
 import json
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path as FilePath
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
-from reason.errors import ReasonError
 from reason.training.value.rollouts import Place, Rollout, places
+from reason.training.writing import write_whole
 from reason.types import Engine, Trajectory
 
 if TYPE_CHECKING:
@@ -272,19 +269,7 @@ def _save(
     named = {f"layer.{layer}": each.states for layer, each in states.items()}
     named |= {f"mean.{layer}": each.means for layer, each in states.items()}
     tensors = {name: each.to(torch.bfloat16).contiguous() for name, each in named.items()} | dict(more or {})
-    partial = file.with_suffix(f".{os.getpid()}.{next(_numbers)}.part")
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_bytes(save(tensors, {"key": key}))
-        partial.replace(file)
-    except OSError as error:
-        raise ReasonError(f"cannot write {file}: {error.strerror or error}") from error
-    finally:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
-
-
-_numbers = itertools.count()  # two may write the same at once
+    write_whole(file, save(tensors, {"key": key}))
 
 
 def _layers(file: FilePath, key: str = "") -> set[int]:

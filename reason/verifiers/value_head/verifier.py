@@ -46,9 +46,10 @@ class HeadVerifier:
             UsageError: there is none for its model, or the file's is another's.
             ModelError: the file is no value head.
         """
-        return self._find(engine).probes
+        return self.find(engine).probes
 
-    def _find(self, engine: Engine) -> ValueHead:
+    def find(self, engine: Engine) -> ValueHead:
+        """The head that fits an engine; raises as ``probes`` does."""
         if self.head:
             return self._read(engine)
         found = find_shipped(engine.name)
@@ -77,7 +78,7 @@ class HeadVerifier:
         return head
 
     async def score(self, trajectories: Sequence[Trajectory], engine: Engine, owner: str) -> list[float]:
-        head = self._find(engine)
+        head = self.find(engine)
         return list(await asyncio.gather(*(self._score(each, head, engine, owner) for each in trajectories)))
 
     async def _score(self, trajectory: Trajectory, head: ValueHead, engine: Engine, owner: str) -> float:
