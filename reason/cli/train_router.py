@@ -15,13 +15,12 @@ from reason.cli.errors import exit_on_error
 from reason.cli.eval import default_folder
 from reason.cli.printing import print_json
 from reason.cli.running import run_watched
-from reason.cli.train import app, checked_layers, counter, layer_numbers, saying
+from reason.cli.train import checked_layers, counter, layer_numbers, saying
 from reason.errors import UsageError
 
 __all__ = ["router"]
 
 
-@app.command("router")
 @exit_on_error()
 def router(
     task: Annotated[str, typer.Argument(help="Problems to learn from, e.g. gsm8k-train; never those of a test.")],

@@ -1,0 +1,98 @@
+"""Routers are fitted to what is there to be found, chosen by Spearman, and calibrated to shares of steps."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from reason.engine.scripted import ScriptedEngine
+from reason.errors import ReasonError, UsageError
+from reason.route import make_router
+from reason.training.router.card import router_card
+from reason.training.router.explore import load
+from reason.training.router.recipe import gain, train_router
+from reason.training.value.fit import FitOptions
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+SIZE = 10
+QUICK = FitOptions(units=0, members=1, epochs=30, learning_rate=1e-2, weight_decay=0.01, dropout=0.0, rank=0.0)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Steps of 60 problems. Layer 3 says whose is better, layer 5 says nothing."""
+    generator = torch.Generator().manual_seed(0)
+    for problem in range(60):
+        for step in range(8):
+            states = torch.randn(4, SIZE, generator=generator)
+            advantage = float(0.2 * states[0, 1] + 0.05 * torch.randn((), generator=generator))
+            drafted = float(torch.rand((), generator=generator))
+            names = ("layer.3", "mean.3", "layer.5", "mean.5")
+            tensors = {name: state.bfloat16() for name, state in zip(names, states, strict=True)}
+            tensors["scores"] = torch.tensor([drafted, drafted + advantage])
+            save_file(tensors, tmp_path / f"task-{problem}.{10 * step}.{step:012x}.safetensors")
+    return tmp_path
+
+
+def test_it_finds_who_is_better(folder: Path) -> None:
+    head, tried = train_router(folder, (5, 3), QUICK, model="small", target="large")
+    assert head.layer == 3
+    by_layer = {one.layer: one for one in tried}
+    assert by_layer[3].chosen_by > 0.8
+    assert abs(by_layer[5].chosen_by) < 0.3
+    figures = by_layer[3].figures
+    assert figures.spearman > 0.8
+    assert figures.auc > 0.9
+    for own, best, low in figures.gains.values():
+        assert best >= own > low
+    assert (head.model, head.about["target"]) == ("small", "large")
+    assert sum(head.about["problems"].values()) == 60
+    card = router_card(head, tried, command="reason train router x")
+    assert "# Router for small and large" in card
+    assert "| 3 (chosen) |" in card
+
+
+def test_a_share_of_the_steps_is_escalated(folder: Path, tmp_path: Path) -> None:
+    head, _ = train_router(folder, (3,), QUICK, model="scripted", target="large")
+    thresholds = head.about["thresholds"]
+    assert len(thresholds) == 101
+    assert all(a >= b for a, b in itertools.pairwise(thresholds))
+    examples = load(folder, 3)
+    with torch.no_grad():
+        predicted = head.values(examples.states, examples.means).numpy()
+    for share in (0, 10, 30, 50, 100):
+        assert float((predicted >= thresholds[share]).mean()) == pytest.approx(share / 100, abs=0.07)
+    file = tmp_path / "router.safetensors"
+    head.save(file)
+    engine: Any = ScriptedEngine([])
+    router: Any = make_router(f"arbitrage:{file},escalate=0.305")
+    assert thresholds[31] <= router._limit(engine) <= thresholds[30]
+    assert make_router(f"arbitrage:{file},threshold=0.7")._limit(engine) == 0.7  # type: ignore[attr-defined]
+    with pytest.raises(UsageError, match="not both"):
+        make_router(f"arbitrage:{file},threshold=0.7,escalate=0.2")
+    with pytest.raises(UsageError, match=r"escalate must be in \[0, 1\]"):
+        make_router(f"arbitrage:{file},escalate=30")
+
+
+def test_gain() -> None:
+    advantage = np.array([0.5, -0.5, 0.1, 0.0])
+    assert gain(advantage, advantage, 0.5) == pytest.approx(0.6 / 4)
+    assert gain(-advantage, advantage, 0.25) == pytest.approx(-0.5 / 4)
+    assert gain(advantage, advantage, 0.0) == 0.0
+
+
+def test_too_little(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ReasonError, match="has no steps to learn from"):
+        load(tmp_path / "none", 3)
+    for file in folder.glob("*.safetensors"):
+        if not file.name.startswith("task-7."):
+            file.unlink()
+    with pytest.raises(UsageError, match="1 problems leave none"):
+        train_router(folder, (3,), QUICK, model="small", target="large")
