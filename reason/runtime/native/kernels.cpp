@@ -18,6 +18,8 @@ namespace {
 
 int threads = 1;
 
+constexpr int64_t kManyRows = 64;  // from here on waking the other threads pays for what is done row by row
+
 using bf16 = uint16_t;
 
 constexpr int kTileRows = 16;
@@ -574,6 +576,7 @@ void reason_linear(const bf16* x, const bf16* w, const bf16* bias, const bf16* o
 
 // out [rows, width] = x / rms(x) * weight
 void reason_rms_norm(const bf16* x, const bf16* weight, bf16* out, int64_t rows, int64_t width, float eps) {
+#pragma omp parallel for schedule(static) num_threads(threads) if (rows >= kManyRows)
   for (int64_t r = 0; r < rows; ++r) {
     const bf16* row = x + r * width;
     __m512 sum = _mm512_setzero_ps();
@@ -596,6 +599,7 @@ void reason_rotate_and_write(const bf16* qkv, const bf16* cos, const bf16* sin, 
                              const int64_t* slots, bf16* query, bf16* keys, bf16* values, int64_t rows, int64_t heads,
                              int64_t kv_heads, int64_t dim) {
   const int64_t half = dim / 2, all = heads + 2 * kv_heads;
+#pragma omp parallel for schedule(static) num_threads(threads) if (rows >= kManyRows)
   for (int64_t r = 0; r < rows; ++r) {
     const bf16* c = cos + positions[r] * dim;
     const bf16* s = sin + positions[r] * dim;
