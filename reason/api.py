@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from reason.errors import UsageError
-from reason.search.driver import Run, check_budget
+from reason.search.driver import AnyRun, Run, check_budget
 from reason.search.measuring import find_verifiers
 from reason.search.strategies import for_budget, make_strategy
 from reason.search.tree import Strategy
@@ -22,6 +22,7 @@ from reason.types import Budget, Embedder, Engine, Message, Problem, Solution, V
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+    from reason.plan import SpecEyes
     from reason.route import Router
 
 __all__ = ["Solver", "asolve", "solve"]
@@ -46,7 +47,10 @@ class Solver:
             tokens come, not which.
         route: decides which steps of a small model the model writes again: a router by name, with its settings
             ("reward:threshold=0.6"), or an object; see ``reason.route``. None has the model write everything.
-        small_model: the one that writes steps first; by default the catalogue's smaller one with the same tokens.
+        plan: has a small model answer first, and a gate decide whether the search runs at all: "speceyes", with its
+            settings ("speceyes:threshold=0.95"), or an object; see ``reason.plan``.
+        small_model: the one that writes steps or answers first; by default the catalogue's smaller one with the same
+            tokens.
         unsafe_exec: where programs that the model writes cannot be isolated, run them all the same. It holds for the
             whole process.
 
@@ -67,13 +71,15 @@ class Solver:
         threads: int | None = None,
         draft: str = "auto",
         route: str | Router | None = None,
+        plan: str | SpecEyes | None = None,
         small_model: str | None = None,
         unsafe_exec: bool = False,
     ) -> None:
         if engine is not None and model is not None:
             raise UsageError("give a model or an engine, not both")
         check_draft(draft, engine)
-        routing = check_route(route, model, small_model, engine)
+        self.plan = None if plan is None else _make_plan(plan)
+        routing = check_route(route, model, small_model, engine, plan=self.plan)
         if unsafe_exec:
             _allow_unsafe()
         self._owns_engine = engine is None
@@ -101,7 +107,7 @@ class Solver:
         max_thinking_tokens: int | None = None,
         on_change: Callable[[Run], None] | None = None,
         **strategy_fields: Any,
-    ) -> Run:
+    ) -> AnyRun:
         """A run that has not begun: ``await run.solve()``. For callers that watch, interrupt or resume it.
 
         Args:
@@ -115,19 +121,32 @@ class Solver:
         made = make_strategy(strategy, **for_budget(strategy, strategy_fields, budget))
         name = strategy if isinstance(strategy, str) else type(strategy).__name__
         asked = as_problem(problem)
-        return Run(
-            self.engine,
-            asked,
-            made,
-            strategy_name=name,
-            budget=budget or Budget(),
-            seed=seed,
-            owner=f"{asked.id}#{next(_owners)}",
-            verifiers=find_verifiers(made, verifiers, model=self.engine.name),
-            journal=journal,
-            max_thinking_tokens=max_thinking_tokens,
-            on_change=on_change,
-        )
+
+        def run(engine: Engine, made: Strategy, name: str, journal: FilePath | None) -> Run:
+            return Run(
+                engine,
+                asked,
+                made,
+                strategy_name=name,
+                budget=budget or Budget(),
+                seed=seed,
+                owner=f"{asked.id}#{next(_owners)}",
+                verifiers=find_verifiers(made, verifiers, model=engine.name),
+                journal=journal,
+                max_thinking_tokens=max_thinking_tokens,
+                on_change=on_change,
+            )
+
+        full = run(self.engine, made, name, journal)
+        if self.plan is None:
+            return full
+        from reason.plan import PlannedRun
+        from reason.route import RoutedEngine
+
+        assert isinstance(self.engine, RoutedEngine)
+        quick = make_strategy("best-of-n", **self.plan.fields)
+        beside = None if journal is None else journal.with_suffix(f".plan{journal.suffix}")
+        return PlannedRun(self.plan, run(self.engine.draft, quick, "speceyes", beside), full)
 
     async def asolve(
         self,
@@ -236,6 +255,7 @@ async def asolve(
     *,
     draft: str = "auto",
     route: str | Router | None = None,
+    plan: str | SpecEyes | None = None,
     small_model: str | None = None,
     unsafe_exec: bool = False,
     **strategy_fields: Any,
@@ -248,10 +268,11 @@ async def asolve(
     check_budget(budget or Budget())
     if model is None or isinstance(model, str):
         check_draft(draft)
-        check_route(route, model, small_model)
-        solver = await asyncio.to_thread(_warm.get, model, draft=draft, route=route, small_model=small_model)
+        check_route(route, model, small_model, plan=plan)
+        options = {"draft": draft, "route": route, "plan": plan, "small_model": small_model}
+        solver = await asyncio.to_thread(_warm.get, model, **options)
     else:
-        solver = Solver(engine=model, draft=draft, route=route, small_model=small_model)
+        solver = Solver(engine=model, draft=draft, route=route, plan=plan, small_model=small_model)
     return await solver.asolve(problem, strategy, budget=budget, seed=seed, verifiers=verifiers, **strategy_fields)
 
 
@@ -265,6 +286,7 @@ def solve(
     *,
     draft: str = "auto",
     route: str | Router | None = None,
+    plan: str | SpecEyes | None = None,
     small_model: str | None = None,
     unsafe_exec: bool = False,
     **strategy_fields: Any,
@@ -281,7 +303,7 @@ def solve(
         verifiers: verifiers of your own, by the name that the strategy's ``verifier`` field gives.
         draft: what drafts tokens, see ``Solver``; a model that is loaded with other drafts is loaded again. An engine
             has its own.
-        route, small_model: see ``Solver``.
+        route, plan, small_model: see ``Solver``.
         unsafe_exec: see ``Solver``.
         strategy_fields: the strategy's hyper-parameters (``num_samples=8``).
 
@@ -290,8 +312,8 @@ def solve(
         ModelError: the weights cannot be had.
         EngineError: generation failed.
     """
-    options: dict[str, Any] = {"draft": draft, "route": route, "small_model": small_model, "unsafe_exec": unsafe_exec}
-    options |= strategy_fields
+    options: dict[str, Any] = {"draft": draft, "route": route, "plan": plan, "small_model": small_model}
+    options |= {"unsafe_exec": unsafe_exec, **strategy_fields}
     return run_sync(asolve(problem, strategy, model, budget, seed, verifiers, **options))
 
 
@@ -334,6 +356,12 @@ def check_draft(draft: str, engine: Engine | None = None) -> None:
         make_speculator(draft, others={DRAFT_MODEL: lambda name: Lookup()})
 
 
+def _make_plan(plan: str | SpecEyes) -> SpecEyes:
+    from reason.plan import make_plan
+
+    return make_plan(plan)
+
+
 class Routing(NamedTuple):
     """A router, and the name of the model that writes steps first."""
 
@@ -342,24 +370,35 @@ class Routing(NamedTuple):
 
 
 def check_route(
-    route: str | Router | None, model: str | None, small_model: str | None, engine: Engine | None = None
+    route: str | Router | None,
+    model: str | None,
+    small_model: str | None,
+    engine: Engine | None = None,
+    *,
+    plan: str | SpecEyes | None = None,
 ) -> Routing | None:
-    """Refuses a route that cannot be, before a model is loaded; None where there is none.
+    """Refuses a route or a plan that cannot be, before a model is loaded; None where there is neither.
 
     Raises:
-        UnknownName: no router of that name.
+        UnknownName: no router, or no plan, of that name.
         UsageError: a setting is not allowed, no small model is known, or an engine is given.
     """
-    if route is None:
+    if plan is not None:
+        _make_plan(plan)
+    if route is None and plan is None:
         if small_model is not None:
-            raise UsageError(f"small_model={small_model!r} writes steps that a route decides on: give a route, too")
+            raise UsageError(
+                f"small_model={small_model!r} writes first where there is a route or a plan: give one, too"
+            )
         return None
-    if engine is not None:
-        raise UsageError(f"routes are for models that are loaded by name; {engine.name} is an engine already")
     from reason.models.catalogue import DEFAULT_PAIR, SMALLER
-    from reason.route import make_router
+    from reason.route import RoutedEngine, make_router
 
-    router = make_router(route)
+    if engine is not None:
+        if route is None and isinstance(engine, RoutedEngine):  # its draft model answers first
+            return None
+        raise UsageError(f"routes and plans are for models that are loaded by name; {engine.name} is an engine already")
+    router = make_router("always" if route is None else route)
     small = small_model or SMALLER.get((model or DEFAULT_PAIR).lower())
     if small is None:
         raise UsageError(

@@ -218,7 +218,7 @@ class Usage:
     ``mean`` is over engine iterations in which the problem held anything. The prompt is inside them and reported
     by itself as ``prompt_tokens`` (unique prompt tokens, prefilled once). Of the policy tokens ``draft_model_tokens``
     are the small model's of a routed engine (see ``reason.route``), of whose ``routed_steps`` the large one wrote
-    ``escalated_steps``.
+    ``escalated_steps``; ``short_cuts`` counts the problems that the small model answered by itself (``reason.plan``).
     """
 
     prompt_tokens: int = 0
@@ -232,6 +232,7 @@ class Usage:
     draft_model_tokens: int = 0
     routed_steps: int = 0
     escalated_steps: int = 0
+    short_cuts: int = 0
     unique_kv_tokens_peak: int = 0
     unique_kv_tokens_mean: float = 0.0
     solver_seconds: float = 0.0

@@ -123,7 +123,7 @@ def test_mistakes_are_found_before_a_model_is_loaded(loaded: list[Any]) -> None:
         solve("problem 1", route="juge")
     with pytest.raises(UsageError, match=r"no smaller model is known that shares its tokens with mine: name it"):
         Solver("mine", route="judge")
-    with pytest.raises(UsageError, match="give a route, too"):
+    with pytest.raises(UsageError, match="give one, too"):
         solve("problem 1", small_model="mine")
     with pytest.raises(UsageError, match="routes are for models that are loaded by name"):
         Solver(engine=ScriptedEngine([]), route="judge")

@@ -92,6 +92,7 @@ def compare(
     threads: options.Threads = None,
     draft: options.Draft = "auto",
     route: options.Route = None,
+    plan: options.Plan = None,
     small_model: options.SmallModel = None,
     unsafe_exec: options.UnsafeExec = False,
     overwrite: options.Overwrite = False,
@@ -121,7 +122,7 @@ def compare(
         solution_tokens=solution_tokens,
     )
     check_draft(draft)
-    check_route(route, model, small_model)
+    check_route(route, model, small_model, plan=plan)
     task = load_task(
         what[0],
         data=data,
@@ -132,6 +133,7 @@ def compare(
         answer_field=answer_field,
         split=split,
     )
+    pair = {"route": route, "plan": plan, "small_model": small_model}
     run_sweep(
         task,
         settings,
@@ -143,7 +145,7 @@ def compare(
             "kv_tokens": kv_tokens,
             "threads": threads,
             "draft": draft,
-            **({} if route is None else {"route": route, "small_model": small_model}),
+            **{name: value for name, value in pair.items() if value is not None},
         },
         out=out or default_folder(task.name, model, "compare", f"seed{seed}"),
         seed=seed,

@@ -82,6 +82,7 @@ def evaluate(
     threads: options.Threads = None,
     draft: options.Draft = "auto",
     route: options.Route = None,
+    plan: options.Plan = None,
     small_model: options.SmallModel = None,
     unsafe_exec: options.UnsafeExec = False,
     log_samples: Annotated[bool, typer.Option("--log-samples", help="Also write every text.")] = False,
@@ -110,7 +111,7 @@ def evaluate(
     fields = parse_fields(strategy, setting or [])
     make_strategy(strategy, **fields)  # before data and model are loaded
     check_draft(draft)
-    check_route(route, model, small_model)
+    check_route(route, model, small_model, plan=plan)
     budget = Budget(policy_tokens=max_policy_tokens, seconds=max_seconds, kv_tokens=max_kv_tokens, calls=max_calls)
     check_budget(budget)
     tasks = [
@@ -127,8 +128,8 @@ def evaluate(
         for name in SUITES.get(task, (task,))
     ]
     model_options: dict[str, Any] = {"device": device, "dtype": dtype, "quantize": quantize}
-    if route is not None:
-        model_options |= {"route": route, "small_model": small_model}
+    pair = {"route": route, "plan": plan, "small_model": small_model}
+    model_options |= {name: value for name, value in pair.items() if value is not None}
     load = {**model_options, "kv_tokens": kv_tokens, "threads": threads, "draft": draft}
 
     def folder(loaded: Task, *how: str) -> Path:

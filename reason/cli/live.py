@@ -18,7 +18,7 @@ from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
-from reason.search.driver import Run
+from reason.search.driver import AnyRun
 from reason.search.tree import Node
 from reason.types import Budget, Solution, Usage
 
@@ -37,7 +37,7 @@ def plain(text: str) -> str:
     return text.translate(_CONTROLS)
 
 
-async def watch(run: Run, budget: Budget = _NO_BUDGET) -> Solution:
+async def watch(run: AnyRun, budget: Budget = _NO_BUDGET) -> Solution:
     """Runs to the end and shows the tree while it grows, on standard error, so that pipes stay clean. Without a
     terminal there is a line now and then."""
     console = Console(stderr=True)

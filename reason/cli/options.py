@@ -22,6 +22,7 @@ __all__ = [
     "Model",
     "Offset",
     "Overwrite",
+    "Plan",
     "Quantize",
     "QuestionField",
     "Route",
@@ -62,8 +63,15 @@ Route: TypeAlias = Annotated[
         show_default="the model writes all",
     ),
 ]
+Plan: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        help="Have a small model answer first, and search only if a gate says so: speceyes:threshold=0.98 ...",
+        show_default="search always",
+    ),
+]
 SmallModel: TypeAlias = Annotated[
-    str | None, typer.Option(help="The one that writes steps with --route.", show_default="by --model")
+    str | None, typer.Option(help="The one that goes first with --route or --plan.", show_default="by --model")
 ]
 
 # -- the search --------------------------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from reason.errors import UsageError
 from reason.types import Budget, Problem, Solution
 
 if TYPE_CHECKING:
-    from reason.search.driver import Run
+    from reason.search.driver import AnyRun
     from reason.search.tree import Strategy
 
 __all__ = ["solve"]
@@ -70,6 +70,7 @@ def solve(
     threads: options.Threads = None,
     draft: options.Draft = "auto",
     route: options.Route = None,
+    plan: options.Plan = None,
     small_model: options.SmallModel = None,
     unsafe_exec: options.UnsafeExec = False,
     live: Annotated[bool, typer.Option("--live", help="Show the tree growing.")] = False,
@@ -104,6 +105,7 @@ def solve(
         threads=threads,
         draft=draft,
         route=route,
+        plan=plan,
         small_model=small_model,
     ) as solver:
         start = functools.partial(
@@ -153,7 +155,7 @@ def read_problem(problem: str | None, file: Path | None) -> str:
     return text
 
 
-async def _solve(start: Callable[[], Run], shown: Budget | None) -> Solution:
+async def _solve(start: Callable[[], AnyRun], shown: Budget | None) -> Solution:
     """Runs the search; the first Ctrl-C ends it with the best answer so far, the second ends the process.
 
     Args:

@@ -69,7 +69,7 @@ def run_sweep(
         raise typer.Exit(130)
 
 
-_OF_THE_MODEL = ("device", "dtype", "quantize", "route", "small_model")
+_OF_THE_MODEL = ("device", "dtype", "quantize", "route", "plan", "small_model")
 
 
 def parse_numbers(text: str) -> list[int]:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from reason.api import Solver
     from reason.errors import ReasonError
     from reason.report.evaluate import Evaluation
-    from reason.search.driver import Run
+    from reason.search.driver import AnyRun
     from reason.tasks.task import Example
     from reason.types import Problem, Solution
 
@@ -30,7 +30,7 @@ class Solving(Sitting[ProblemResult, Summary]):
     def __init__(self, evaluation: Evaluation, solver: Solver, config: Mapping[str, Any]) -> None:
         super().__init__(evaluation, config)
         self._solver = solver
-        self._running: dict[str, Run] = {}
+        self._running: dict[str, AnyRun] = {}
         self._resumed: set[str] = set()
         self._policy_tokens = 0
 
@@ -72,7 +72,7 @@ class Solving(Sitting[ProblemResult, Summary]):
             run.engine.usage(run.owner).policy_tokens for run in list(self._running.values())
         )
 
-    def _start(self, example: Example) -> Run:
+    def _start(self, example: Example) -> AnyRun:
         evaluation = self._evaluation
         journal = self._folder.trace(example.problem.id)
         if journal.exists():  # then not all of its tokens will be this sitting's
@@ -88,7 +88,7 @@ class Solving(Sitting[ProblemResult, Summary]):
             **evaluation.strategy_fields,
         )
 
-    async def _solve(self, run: Run) -> Solution:
+    async def _solve(self, run: AnyRun) -> Solution:
         name = run.tree.problem.id
         self._running[name] = run
         try:

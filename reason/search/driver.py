@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path as FilePath
-from typing import Any, TypeVar, cast
+from typing import Any, Protocol, TypeVar, cast
 
 from reason.errors import EngineError, UsageError
 from reason.fields import describe
@@ -40,12 +40,31 @@ from reason.types import (
     Verifier,
 )
 
-__all__ = ["MAX_IN_FLIGHT", "Run", "check_budget"]
+__all__ = ["MAX_IN_FLIGHT", "AnyRun", "Run", "check_budget"]
 
 T = TypeVar("T")
 
 MAX_IN_FLIGHT = 64
 """Samples of one problem that are in flight at once."""
+
+
+class AnyRun(Protocol):
+    """What solves one problem and may be watched: a ``Run``, or several of which one is under way."""
+
+    @property
+    def tree(self) -> Tree: ...
+
+    @property
+    def engine(self) -> Engine: ...
+
+    @property
+    def owner(self) -> str: ...
+
+    def interrupt(self) -> None: ...
+
+    def progress(self) -> dict[int, str]: ...
+
+    async def solve(self) -> Solution: ...
 
 
 class Run:

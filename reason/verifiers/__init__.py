@@ -20,6 +20,7 @@ from reason.verifiers.logprob import LogProb
 from reason.verifiers.public_tests import PublicTests
 from reason.verifiers.reward_model import ProcessRewardModel
 from reason.verifiers.self_certainty import SelfCertainty
+from reason.verifiers.separability import Separability
 from reason.verifiers.span_logprob import SpanLogProb
 from reason.verifiers.value_head import HeadVerifier, find_shipped
 from reason.verifiers.value_prompt import ValuePrompt
@@ -49,6 +50,7 @@ VERIFIERS: dict[str, type[Any]] = {
     "logprob": LogProb,
     "public-tests": PublicTests,
     "self-certainty": SelfCertainty,
+    "separability": Separability,
     "span-logprob": SpanLogProb,
     "value-prompt": ValuePrompt,
 }

@@ -48,7 +48,7 @@ def test_an_evaluation_knows_its_route(reason: Reason, command: list[str], fixtu
     ("options", "message"),
     [
         (["--route", "juge"], "unknown router 'juge'"),
-        (["--small-model", "x"], "give a route"),
+        (["--small-model", "x"], "a route or a plan"),
         (["-m", "smollm2-135m-instruct", "--route", "judge"], "no smaller model is known"),
     ],
 )

@@ -15,7 +15,7 @@ from reason.api import Solver
 from reason.engine.scripted import ScriptedEngine
 from reason.errors import UsageError
 from reason.report.trace import Trace, graph, read_trace
-from reason.search.driver import Run
+from reason.search.driver import AnyRun
 from reason.types import Problem
 
 RUN = {
@@ -64,8 +64,8 @@ def steps(prefix: str) -> list[str]:
     return [f"step {done} {name}\n\n" for name in "abcd"] if done < 3 else ["so \\boxed{7}", "so \\boxed{8}"]
 
 
-def searched(file: Path, strategy: str, **fields: Any) -> Run:
-    async def whole() -> Run:
+def searched(file: Path, strategy: str, **fields: Any) -> AnyRun:
+    async def whole() -> AnyRun:
         solver = Solver(engine=ScriptedEngine(steps))
         run = solver.start(Problem(content="What is 6 + 1?"), strategy, journal=file, verifiers=None, **fields)
         await run.solve()

@@ -1,0 +1,113 @@
+"""One problem under a plan: a run of the small model, the gate, and, if need be, the full run."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+from reason.plan.speceyes import AGREEMENT, SpecEyes
+from reason.search.driver import Run
+from reason.search.tree import Tree
+from reason.types import Engine, Message, Path, Solution, TextCodec, Usage
+
+__all__ = ["PlannedRun"]
+
+_QUESTION = (
+    "Does the problem above need several steps of reasoning, a search or a tool, so that a quick answer would likely "
+    "be wrong? Answer with Yes or No only."
+)
+
+
+class PlannedRun:
+    """As a ``Run``: ``tree``, ``engine`` and ``owner`` are those of the run that is under way.
+
+    Args:
+        plan: its settings.
+        small: the small model's run, not begun.
+        full: the run that is spared if the gate opens, not begun.
+    """
+
+    def __init__(self, plan: SpecEyes, small: Run, full: Run) -> None:
+        self._plan = plan
+        self._small = small
+        self._full = full
+        self._active = small
+        self._interrupted = False
+
+    @property
+    def tree(self) -> Tree:
+        return self._active.tree
+
+    @property
+    def engine(self) -> Engine:
+        return self._active.engine
+
+    @property
+    def owner(self) -> str:
+        return self._active.owner
+
+    def interrupt(self) -> None:
+        """Ends it as soon as possible; ``solve`` then returns the best answer so far."""
+        self._interrupted = True
+        self._small.interrupt()
+        self._full.interrupt()
+
+    def progress(self) -> dict[int, str]:
+        """See ``Run``."""
+        return self._active.progress()
+
+    async def solve(self) -> Solution:
+        """The small model's solution if it passes the gate, else the full run's. Either has the ledger of both."""
+        screened = Usage()
+        if self._plan.screen is not None and await self._needs_more(self._plan.screen):
+            self._active = self._full
+            return self._with(await self._full.solve(), self._screening())
+        if self._plan.screen is not None:
+            screened = self._screening()
+        quick = self._with(await self._small.solve(), screened)
+        if self._interrupted or (quick.answer is not None and self.score(quick) >= self._plan.threshold):
+            quick.usage.short_cuts = 1
+            return quick
+        self._active = self._full
+        return self._with(await self._full.solve(), quick.usage)
+
+    def score(self, quick: Solution) -> float:
+        """What the gate says of the small model's solution."""
+        if self._plan.gate == AGREEMENT:
+            return quick.confidence
+        scores = [each.score for each in quick.candidates if each.score is not None and each.answer == quick.answer]
+        return max(scores, default=-math.inf)
+
+    def _with(self, solution: Solution, usage: Usage) -> Solution:
+        return replace(solution, usage=solution.usage.plus(usage))
+
+    async def _needs_more(self, limit: float) -> bool:
+        engine, codec = self._full.engine, self._full.engine.codec
+        path = self._asked(codec)
+        answers = [_tokens(codec, words) for words in (("Yes", " Yes", "yes"), ("No", " No", "no"))]
+        paths = [path + word for words in answers for word in words]
+        scored = await engine.score(paths, len(path), owner=self._screen_owner)
+        masses = [math.exp(float(one.logprobs.sum())) for one in scored]
+        yes, no = math.fsum(masses[: len(answers[0])]), math.fsum(masses[len(answers[0]) :])
+        return yes / (yes + no) >= limit if yes + no > 0 else True
+
+    def _asked(self, codec: TextCodec) -> Path:
+        problem = self._full.tree.problem
+        content = problem.question or problem.content
+        text = content if isinstance(content, str) else "\n\n".join(str(each["content"]) for each in content)
+        return codec.encode_chat([Message(role="user", content=f"{text}\n\n{_QUESTION}")])
+
+    @property
+    def _screen_owner(self) -> str:
+        return f"{self._full.owner}#screen"
+
+    def _screening(self) -> Usage:
+        usage = self._full.engine.usage(self._screen_owner)
+        self._full.engine.forget(self._screen_owner)
+        return usage
+
+
+def _tokens(codec: TextCodec, words: Sequence[str]) -> list[Path]:
+    encoded = list(dict.fromkeys(codec.encode(word) for word in words))
+    return [tokens for tokens in encoded if len(tokens) == 1] or encoded[:1]
