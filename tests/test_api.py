@@ -125,7 +125,7 @@ def test_mistakes_are_found_before_a_model_is_loaded(loaded: list[Any]) -> None:
         Solver("mine", route="judge")
     with pytest.raises(UsageError, match="give one, too"):
         solve("problem 1", small_model="mine")
-    with pytest.raises(UsageError, match="routes are for models that are loaded by name"):
+    with pytest.raises(UsageError, match="routes and plans are for models that are loaded by name"):
         Solver(engine=ScriptedEngine([]), route="judge")
     assert loaded == []
 
