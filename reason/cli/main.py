@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from reason.cli import bench, compare, compress, eval, models, solve, strategies, train, train_router, view
+from reason.cli import bench, compare, compress, eval, models, solve, strategies, train, train_gate, train_router, view
 
 __all__ = ["app"]
 
@@ -26,6 +26,7 @@ app.command("view")(view.view)
 app.command("compress")(compress.compress)
 app.command("strategies")(strategies.strategies)
 app.add_typer(models.app, name="models")
+train.app.command("gate")(train_gate.gate)
 train.app.command("router")(train_router.router)
 app.add_typer(train.app, name="train")
 app.add_typer(bench.app, name="bench")

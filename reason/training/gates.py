@@ -1,0 +1,56 @@
+"""Several gates on the same answers: a verifier that asks others and writes down what each says."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import ClassVar
+
+from reason.training.writing import write_whole
+from reason.types import Engine, Probe, Trajectory, Verifier
+from reason.verifiers.probes import probes_of
+
+__all__ = ["GateRecorder"]
+
+
+class GateRecorder:
+    """Its own scores say nothing.
+
+    Args:
+        gates: by name.
+        folder: gets a file for each problem.
+    """
+
+    name: ClassVar[str] = "gates"
+    probability: ClassVar[bool] = True
+
+    def __init__(self, gates: Mapping[str, Verifier], folder: Path) -> None:
+        self._gates = dict(gates)
+        self._folder = folder
+
+    @property
+    def statistics(self) -> bool:
+        return any(gate.statistics for gate in self._gates.values())
+
+    @property
+    def top_logprobs(self) -> int | None:
+        return max((gate.top_logprobs for gate in self._gates.values() if gate.top_logprobs is not None), default=None)
+
+    def probes(self, engine: Engine) -> tuple[Probe, ...]:
+        return probes_of(self._gates.values(), engine)
+
+    async def score(self, trajectories: Sequence[Trajectory], engine: Engine, owner: str) -> list[float]:
+        by_gate = {name: await gate.score(trajectories, engine, owner) for name, gate in self._gates.items()}
+        for place, trajectory in enumerate(trajectories):
+            scores = {name: found[place] for name, found in by_gate.items()}
+            write_whole(self._folder / f"{trajectory.problem.id}.json", json.dumps(scores).encode())
+        return [1.0] * len(trajectories)
+
+    def read(self, problem: str) -> dict[str, float]:
+        """What the gates said of a problem's answer; nothing where none was there."""
+        try:
+            scores: dict[str, float] = json.loads((self._folder / f"{problem}.json").read_bytes())
+        except FileNotFoundError:
+            return {}
+        return scores
