@@ -145,8 +145,8 @@ def _print(answers: list[Answered], figures: list[GateFigures], precision: float
         table.add_row(one.gate, f"{one.auc:.3f}", "none" if one.threshold is None else f"{one.threshold:.4f}", *shown)
     right = sum(answer.correct for answer in answers) / max(1, len(answers))
     console.print(
-        f"{len(answers)} answers, {right:.0%} right; thresholds for a precision of {precision:.0%}, figures of the half "
-        "of the problems that decided none",
+        f"{len(answers)} answers, {right:.0%} right; thresholds for a precision of {precision:.0%}, figures of the "
+        "half of the problems that decided none",
         highlight=False,
         soft_wrap=True,
     )
