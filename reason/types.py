@@ -320,6 +320,7 @@ class Candidate:
     num_tokens: int  # generated tokens on its path
     finish_reason: FinishReason
     score: float | None = None  # the strategy's own, None if it has none
+    answer_class: int | None = None  # equal for equivalent answers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

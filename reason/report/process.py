@@ -25,10 +25,10 @@ from reason.report.process_steps import StepSummary, Threshold, summarize_steps
 from reason.report.results import ResultsOf
 from reason.report.resumable import Resumable, environment
 from reason.report.sitting import OnProgress, Sitting
-from reason.report.solving import answer_classes
 from reason.search.measuring import checked_scores
 from reason.tasks.code import check_sandbox
 from reason.tasks.process import Given, GivenSolution, given, has_solutions, has_steps
+from reason.tasks.vote import group
 from reason.types import Engine, Problem, Step, TokenLogprobs, Trajectory, Usage, Verifier
 from reason.types import Path as TokenPath
 from reason.verifiers import VERIFIERS, VERIFIERS_OF, check_aggregation, make_verifier
@@ -197,7 +197,7 @@ class ScoringSitting(Sitting[ScoredSolutions, Summary]):
         began = time.perf_counter()
         try:
             answers = [solution.answer for solution in row.solutions]
-            classes = await asyncio.to_thread(answer_classes, answers, row.problem)
+            classes = await asyncio.to_thread(_answer_classes, answers, row.problem)
             scores = await self._score(row, classes, owner)
             usage = self._usage(owner)
             usage.seconds = time.perf_counter() - began
@@ -316,3 +316,13 @@ async def _recorded(
         values = iter([TokenLogprobs(value) for value in one.logprobs.tolist()])
         recorded.append(tuple(replace(s, logprobs=tuple(itertools.islice(values, len(s.tokens)))) for s in steps))
     return recorded
+
+
+def _answer_classes(answers: Sequence[str | None], problem: Problem) -> list[int | None]:
+    """Each answer's class of equivalent ones, numbered by first appearance; None abstains. Blocks."""
+    answering = [(i, answer) for i, answer in enumerate(answers) if answer is not None]
+    classes: list[int | None] = [None] * len(answers)
+    for number, members in enumerate(group([answer for _, answer in answering], problem.equivalent)):
+        for member in members:
+            classes[answering[member][0]] = number
+    return classes

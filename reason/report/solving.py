@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from reason.report.results import CandidateResult, ProblemResult
 from reason.report.sitting import Sitting
 from reason.report.summary import Summary, summarize
-from reason.tasks.equivalence import group
 
 if TYPE_CHECKING:
     from reason.api import Solver
@@ -17,9 +16,9 @@ if TYPE_CHECKING:
     from reason.report.evaluate import Evaluation
     from reason.search.driver import AnyRun
     from reason.tasks.task import Example
-    from reason.types import Problem, Solution
+    from reason.types import Solution
 
-__all__ = ["Solving", "answer_classes"]
+__all__ = ["Solving"]
 
 
 class Solving(Sitting[ProblemResult, Summary]):
@@ -105,8 +104,8 @@ class Solving(Sitting[ProblemResult, Summary]):
         for answer in (solution.answer, *(candidate.answer for candidate in solution.candidates)):
             if answer not in right:
                 right[answer] = await asyncio.to_thread(self._task.grade, example, answer)
-        answers = [candidate.answer for candidate in solution.candidates]
-        classes = await asyncio.to_thread(answer_classes, answers, example.problem)
+        numbers: dict[int | None, int | None] = {None: None}
+        classes = [numbers.setdefault(c.answer_class, len(numbers) - 1) for c in solution.candidates]
         marks = await asyncio.to_thread(self._task.mark, example, solution.answer)
         return ProblemResult(
             id=example.problem.id,
@@ -131,16 +130,6 @@ class Solving(Sitting[ProblemResult, Summary]):
             marks=marks,
             part=self._task.part(example) if self._task.part else "",
         )
-
-
-def answer_classes(answers: Sequence[str | None], problem: Problem) -> list[int | None]:
-    """Each answer's class of equivalent ones, numbered by first appearance; None abstains. Blocks."""
-    answering = [(i, answer) for i, answer in enumerate(answers) if answer is not None]
-    classes: list[int | None] = [None] * len(answers)
-    for number, members in enumerate(group([answer for _, answer in answering], problem.equivalent)):
-        for member in members:
-            classes[answering[member][0]] = number
-    return classes
 
 
 def _sample(example: Example, solution: Solution, result: ProblemResult) -> dict[str, Any]:

@@ -432,6 +432,7 @@ class Run:
             num_tokens=node.path_tokens,
             finish_reason=node.finish_reason,
             score=node.notes.get("score"),
+            answer_class=node.answer_class,
         )
 
     # -- beginning ---------------------------------------------------------------------------------------------------

@@ -245,6 +245,7 @@ def test_json(reason: Reason, loads: Loads, live: list[str]) -> None:
         "num_tokens": 18,
         "finish_reason": "eos",
         "score": None,
+        "answer_class": None,
     }
 
 
