@@ -27,8 +27,8 @@ from reason.report.resumable import Resumable, environment
 from reason.report.sitting import OnProgress, Sitting
 from reason.search.measuring import checked_scores
 from reason.tasks.code import check_sandbox
+from reason.tasks.equivalence import group
 from reason.tasks.process import Given, GivenSolution, given, has_solutions, has_steps
-from reason.tasks.vote import group
 from reason.types import Engine, Problem, Step, TokenLogprobs, Trajectory, Usage, Verifier
 from reason.types import Path as TokenPath
 from reason.verifiers import VERIFIERS, VERIFIERS_OF, check_aggregation, make_verifier
