@@ -19,7 +19,7 @@ from typing import TypeAlias
 
 from reason.errors import SandboxUnavailable, UsageError
 from reason.sandbox import backends
-from reason.sandbox.limits import Limits, Verdict
+from reason.sandbox.limits import Execution, Limits, Verdict
 from reason.sandbox.pool import Sandbox
 
 __all__ = ["SandboxService", "allow_unsafe", "check_sandbox", "shared_sandbox"]
@@ -67,6 +67,12 @@ class SandboxService:
             raise UsageError("the sandbox is closed")
         asked = [(program, test, entry_point, setup, limits or self._sandbox.limits) for test in tests]
         return asyncio.run_coroutine_threadsafe(self._all(asked), self._loop)
+
+    def start_run(self, program: str, *, limits: Limits | None = None) -> Future[Execution]:
+        """Begins to run a main program; see ``Sandbox.run``. It is run each time it is asked for."""
+        if self._closed:
+            raise UsageError("the sandbox is closed")
+        return asyncio.run_coroutine_threadsafe(self._sandbox.run(program, limits=limits), self._loop)
 
     def run_tests(
         self,

@@ -22,6 +22,7 @@ from reason.verifiers.reward_model import ProcessRewardModel
 from reason.verifiers.self_certainty import SelfCertainty
 from reason.verifiers.separability import Separability
 from reason.verifiers.span_logprob import SpanLogProb
+from reason.verifiers.tools import Tools
 from reason.verifiers.value_head import HeadVerifier, find_shipped
 from reason.verifiers.value_prompt import ValuePrompt
 
@@ -52,6 +53,7 @@ VERIFIERS: dict[str, type[Any]] = {
     "self-certainty": SelfCertainty,
     "separability": Separability,
     "span-logprob": SpanLogProb,
+    "tools": Tools,
     "value-prompt": ValuePrompt,
 }
 

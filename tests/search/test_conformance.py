@@ -107,6 +107,7 @@ SETTINGS: dict[str, list[dict[str, Any]]] = {
         {"rollouts": 6, "verifier": "self-certainty", "in_flight": 3, "width": 2, "rule": "uct", "backup": "mean"},
         {"rollouts": 6, "verifier": "self-certainty", "max_think_times": 1, "width": 1, "stop_value": 0.95},
     ],
+    "tool-agent": [{"num_samples": 3, "temperature": 0.8, "turn_tokens": 40}, {"max_calls": 1, "turn_tokens": 50}],
     "ab-mcts": [{"num_samples": 8}, {"num_samples": 7, "posterior": "beta", "in_flight": 3, "select": "best"}],
     "probtree": [{}, {"max_lists": 0, "temperature": 1.0}],
 }

@@ -30,7 +30,7 @@ OWN: dict[str, dict[str, Any]] = {
     "adaptive-consistency": {"confidence": 0.9},
 }
 NO_STEPS = ["best-of-n", "adaptive-consistency", "esc", "deepconf", "budget-forcing", "tot", "ats", "mctsr", "ab-mcts"]
-NO_STEPS += ["probtree", "rethink-mcts"]
+NO_STEPS += ["probtree", "rethink-mcts", "tool-agent"]
 NO_VOTE = ["tot", "probtree", "rethink-mcts"]
 LAST = {"best-first", "astar", "budget-forcing", "particle", "rest-mcts"}  # that vote only if told to
 

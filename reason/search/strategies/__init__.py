@@ -28,6 +28,7 @@ from reason.search.strategies.particle import ParticleFilter
 from reason.search.strategies.probtree import ProbTree
 from reason.search.strategies.rebase import REBASE
 from reason.search.strategies.rethink_mcts import RethinkMCTS
+from reason.search.strategies.tool_agent import ToolAgent
 from reason.search.strategies.tot import TreeOfThoughts
 from reason.search.tree import Strategy
 from reason.types import Budget
@@ -64,6 +65,7 @@ STRATEGIES: dict[str, type[Any]] = {
     "rstar-math": RStarMath,
     "mctsr": MCTSr,
     "rethink-mcts": RethinkMCTS,
+    "tool-agent": ToolAgent,
     "ab-mcts": ABMCTS,
     "probtree": ProbTree,
 }

@@ -81,6 +81,11 @@ ABOUT: dict[str, About] = {
         "Li et al. 2024",
         "https://arxiv.org/abs/2409.09584",
     ),
+    "tool-agent": About(
+        "an agent that calls Python, a calculator and a search of passages",
+        "Yao et al. 2022",
+        "https://arxiv.org/abs/2210.03629",
+    ),
     "ab-mcts": About(
         "goes wider or deeper by Thompson sampling: new answers, or better ones",
         "Inoue et al. 2025",

@@ -9,8 +9,8 @@ from reason.verifiers.value_head.head import ValueHead
 
 __all__ = ["SHIPPED", "find_shipped"]
 
-SHIPPED: dict[str, str] = {}
-"""File names by model."""
+SHIPPED: dict[str, str] = {"qwen2.5-coder-0.5b-instruct": "qwen2.5-coder-0.5b-instruct.safetensors"}
+"""File names by model. Beside each lies its card."""
 
 _FOLDER = FilePath(__file__).parent / "heads"
 

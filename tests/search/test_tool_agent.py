@@ -1,0 +1,111 @@
+"""The agent's loop on a scripted model: calls, answers, limits, and going on from a journal."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from reason.api import Solver
+from reason.engine.scripted import ScriptedEngine
+from reason.types import Problem, Solution
+
+SCRIPT = {
+    "<assistant>": ["First: <calc>17 * 23</calc>"],
+    "<output>\n391\n</output>\n": ["Then <search>Paris</search>"],
+    "Paris.\n</output>\n": ["So it is \\boxed{391}."],
+}
+PROBLEM = Problem(content="What is 17 times 23?", passages=("The Seine flows through Paris.",))
+
+
+def solve(script: Any, problem: Problem = PROBLEM, **fields: Any) -> Solution:
+    with Solver(engine=ScriptedEngine(script)) as solver:
+        return solver.solve(problem, "tool-agent", **fields)
+
+
+def test_call_observe_answer() -> None:
+    solution = solve(SCRIPT)
+    assert solution.answer == "391"
+    assert solution.text == (
+        "First: <calc>17 * 23</calc>\n<output>\n391\n</output>\nThen <search>Paris</search>\n<output>\n"
+        "[1] The Seine flows through Paris.\n</output>\nSo it is \\boxed{391}."
+    )
+    assert solution.usage.calls == 3
+
+
+def test_what_there_is_to_call() -> None:
+    asked: list[str] = []
+
+    def script(prefix: str) -> list[str]:
+        asked.append(prefix)
+        return ["\\boxed{1}"]
+
+    solve(script)
+    solve(script, Problem(content="What is 1?"))
+    assert "<search>" in asked[0]
+    assert "<search>" not in asked[1]
+    assert asked[1].rstrip().endswith("<assistant>")
+    assert "What is 1?" in asked[1].rpartition("Example")[2]
+
+
+def test_calls_run_out() -> None:
+    def script(prefix: str) -> list[str]:
+        if prefix.endswith("\\boxed{"):
+            return ["391}.\nand more"]
+        return [f"Once more: <calc>{prefix.count('<output>')} + 1</calc>"]
+
+    solution = solve(script, max_calls=3)
+    assert solution.answer == "391"
+    assert solution.text.count("<output>") == 4, "the last call is answered, and nothing but the answer follows"
+    assert solution.usage.calls == 5
+
+
+def test_a_turn_that_is_too_long_goes_on() -> None:
+    whole = "It is a long way to \\boxed{391}."
+
+    def script(prefix: str) -> list[str]:
+        written = prefix.rpartition("<assistant>")[2]
+        return [whole[len(written) :]]
+
+    solution = solve(script, turn_tokens=10)
+    assert (solution.answer, solution.text) == ("391", whole)
+    assert solve(script, turn_tokens=10, max_tokens=20).answer is not None, "closed where its tokens run out"
+
+
+def test_agents_side_by_side_vote() -> None:
+    def script(prefix: str) -> list[str]:
+        if "<output>" in prefix.rpartition("<assistant>")[2]:
+            return ["\\boxed{2}"]
+        return ["<calc>1 + 1</calc>", "\\boxed{3}", "<calc>1 + 1</calc>"]
+
+    solution = solve(script, num_samples=3)
+    assert (solution.answer, round(solution.confidence, 2)) == ("2", 0.67)
+
+
+@pytest.mark.usefixtures("isolation")
+def test_python_runs_in_the_sandbox() -> None:
+    script = {
+        "<assistant>": ["<python>print(sum(range(11)))</python>"],
+        "55\n</output>\n": ["\\boxed{55}"],
+    }
+    assert solve(script).answer == "55"
+
+
+def test_a_resumed_run_makes_no_call_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from reason.verifiers.tools import Toolbox
+
+    journal = tmp_path / "run.jsonl"
+
+    def once() -> Solution:
+        with Solver(engine=ScriptedEngine(SCRIPT)) as solver:
+            return asyncio.run(solver.start(PROBLEM, "tool-agent", journal=journal).solve())
+
+    first = once()
+
+    async def refused(*given: Any) -> str:
+        raise AssertionError("a call was made again")
+
+    monkeypatch.setattr(Toolbox, "answer", refused)
+    assert once().text == first.text
