@@ -122,7 +122,12 @@ class Solver:
         name = strategy if isinstance(strategy, str) else type(strategy).__name__
         asked = as_problem(problem)
 
-        def run(engine: Engine, made: Strategy, name: str, journal: FilePath | None) -> Run:
+        def run(
+            engine: Engine, made: Strategy, name: str, journal: FilePath | None, ahead: Engine | None = None
+        ) -> Run:
+            measures = find_verifiers(made, verifiers, model=engine.name)
+            if ahead is not None:
+                engine = _guessing_calls(engine, ahead, measures, asked)
             return Run(
                 engine,
                 asked,
@@ -131,19 +136,19 @@ class Solver:
                 budget=budget or Budget(),
                 seed=seed,
                 owner=f"{asked.id}#{next(_owners)}",
-                verifiers=find_verifiers(made, verifiers, model=engine.name),
+                verifiers=measures,
                 journal=journal,
                 max_thinking_tokens=max_thinking_tokens,
                 on_change=on_change,
             )
 
-        full = run(self.engine, made, name, journal)
         if self.plan is None:
-            return full
+            return run(self.engine, made, name, journal)
         from reason.plan import PlannedRun
         from reason.route import RoutedEngine
 
         assert isinstance(self.engine, RoutedEngine)
+        full = run(self.engine, made, name, journal, self.engine.draft if self.plan.ahead else None)
         quick = make_strategy("best-of-n", **self.plan.fields)
         beside = None if journal is None else journal.with_suffix(f".plan{journal.suffix}")
         return PlannedRun(self.plan, run(self.engine.draft, quick, "speceyes", beside), full)
@@ -354,6 +359,17 @@ def check_draft(draft: str, engine: Engine | None = None) -> None:
         from reason.speculate.sources.lookup import Lookup
 
         make_speculator(draft, others={DRAFT_MODEL: lambda name: Lookup()})
+
+
+def _guessing_calls(
+    engine: Engine, small: Engine, measures: Mapping[str, Verifier | Embedder], problem: Problem
+) -> Engine:
+    """An engine beside which the small one guesses tool calls, if the run makes any."""
+    from reason.plan import ToolsAhead
+    from reason.verifiers.tools import Tools
+
+    tools = next((each for each in measures.values() if isinstance(each, Tools)), None)
+    return engine if tools is None else ToolsAhead(engine, small, tools.toolbox, problem)
 
 
 def _make_plan(plan: str | SpecEyes) -> SpecEyes:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
+from reason.plan.ahead import ToolsAhead
 from reason.plan.run import PlannedRun
 from reason.plan.speceyes import PLANS, SpecEyes, make_plan
 
-__all__ = ["PLANS", "PlannedRun", "SpecEyes", "make_plan"]
+__all__ = ["PLANS", "PlannedRun", "SpecEyes", "ToolsAhead", "make_plan"]

@@ -33,6 +33,7 @@ class SpecEyes:
     screen: the large model's P(yes) that a problem needs more, from which on the small model is not asked; None asks
         it always.
     max_tokens: of a small model's solution.
+    ahead: while an agent works, the small model also guesses its next tool call, which is then made ahead of time.
     """
 
     gate: str = "separability"
@@ -40,6 +41,7 @@ class SpecEyes:
     samples: int = 1
     screen: float | None = None
     max_tokens: int = 512
+    ahead: bool = False
 
     def __post_init__(self) -> None:
         if self.samples < 1 or self.max_tokens < 1:

@@ -78,7 +78,9 @@ def test_mistakes(name: Any, fields: dict[str, Any], error: type[UsageError], me
         make_verifier(name, **fields)
 
 
-@pytest.mark.parametrize("name", sorted(set(VERIFIERS) - {"agreement", "value-prompt"} - OF_PROGRAMS - OF_MODELS))
+@pytest.mark.parametrize(
+    "name", sorted(set(VERIFIERS) - {"agreement", "tools", "value-prompt"} - OF_PROGRAMS - OF_MODELS)
+)
 async def test_scores_do_not_depend_on_the_batch(name: str, play: Play) -> None:
     verifier, engine = make_verifier(name), ScriptedEngine(["x"], logprob=noise)
     paths = [await play(engine, verifier, text) for text in LINES]

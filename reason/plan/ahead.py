@@ -1,0 +1,96 @@
+"""Tool calls ahead of time: while an agent's model writes what leads to a call, a small model guesses the call from
+the same text, and it is made. If the agent then asks for that very call its answer is there, or on its way; if it asks
+for another, the guess is dropped. The tools only read (see ``Toolbox``), so a dropped call has changed nothing, and what
+the agent is told is what the tool says either way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import replace
+
+from reason.types import Completion, Engine, Path, Problem, Request, Scored, TextCodec, Usage
+from reason.verifiers.tools import TOOLS, Toolbox, find_call
+from reason.verifiers.tools.calls import closing
+
+__all__ = ["ToolsAhead"]
+
+_CLOSINGS = tuple(map(closing, TOOLS))
+
+
+class ToolsAhead:
+    """An engine for one problem's run: the agent's, beside which a small one guesses calls.
+
+    Args:
+        engine: writes what counts.
+        small: guesses; its tokens are in the ledger.
+        toolbox: the one that the run's calls go to.
+        problem: whose run it is.
+    """
+
+    def __init__(self, engine: Engine, small: Engine, toolbox: Toolbox, problem: Problem) -> None:
+        self._engine = engine
+        self._small = small
+        self._toolbox = toolbox
+        self._problem = problem
+
+    @property
+    def name(self) -> str:
+        return self._engine.name
+
+    @property
+    def codec(self) -> TextCodec:
+        return self._engine.codec
+
+    async def generate(self, requests: Sequence[Request]) -> AsyncIterator[Completion]:
+        calling = [request for request in requests if set(_CLOSINGS) & set(request.stop)]
+        guessing = asyncio.ensure_future(self._guess(calling)) if calling else None
+        try:
+            async for completion in self._engine.generate(requests):
+                yield completion
+        finally:
+            if guessing is not None:
+                guessing.cancel()
+                await asyncio.gather(guessing, return_exceptions=True)
+
+    async def _guess(self, requests: Sequence[Request]) -> None:
+        """A guess that fails is none."""
+        asked = [
+            replace(request, owner=_owner(request.owner), probes=(), states=(), hidden=False) for request in requests
+        ]
+        async for completion in self._small.generate(asked):
+            if completion.stopped_on in _CLOSINGS and (call := find_call(completion.text)) is not None:
+                self._toolbox.begin(call, self._problem)
+
+    async def score(
+        self,
+        paths: Sequence[Path],
+        start: int,
+        *,
+        logprobs: bool = True,
+        layers: Sequence[int] = (),
+        owner: str = "",
+    ) -> Sequence[Scored]:
+        return await self._engine.score(paths, start, logprobs=logprobs, layers=layers, owner=owner)
+
+    def usage(self, owner: str) -> Usage:
+        """The agent's work and the guesses'."""
+        guessed = self._small.usage(_owner(owner))
+        total = self._engine.usage(owner).plus(guessed)
+        total.draft_model_tokens += guessed.policy_tokens
+        return total
+
+    def forget(self, owner: str) -> None:
+        self._engine.forget(owner)
+        self._small.forget(_owner(owner))
+
+    def progress(self, owner: str) -> Mapping[int, str]:
+        return self._engine.progress(owner)
+
+    def close(self) -> None:
+        """Closes nothing: the engines are the caller's."""
+
+
+def _owner(owner: str) -> str:
+    return f"{owner}#ahead"
