@@ -1,7 +1,7 @@
 """Tool calls ahead of time: while an agent's model writes what leads to a call, a small model guesses the call from
 the same text, and it is made. If the agent then asks for that very call its answer is there, or on its way; if it asks
-for another, the guess is dropped. The tools only read (see ``Toolbox``), so a dropped call has changed nothing, and what
-the agent is told is what the tool says either way.
+for another, the guess is dropped. The tools only read (see ``Toolbox``), so a dropped call has changed nothing, and
+what the agent is told is what the tool says either way.
 """
 
 from __future__ import annotations
