@@ -411,7 +411,7 @@ def check_route(
     from reason.route import RoutedEngine, make_router
 
     if engine is not None:
-        if route is None and isinstance(engine, RoutedEngine):  # its draft model answers first
+        if route is None and small_model is None and isinstance(engine, RoutedEngine):  # its draft model answers first
             return None
         raise UsageError(f"routes and plans are for models that are loaded by name; {engine.name} is an engine already")
     router = make_router("always" if route is None else route)

@@ -22,14 +22,16 @@ if TYPE_CHECKING:
 
 __all__ = ["gate"]
 
-_GATES = "separability,separability:variant=mean,separability:variant=bottom-20%,logprob,self-certainty,judge,head"
+_GATES = "separability,separability:variant=mean,separability:variant=bottom-20%,logprob,self-certainty,judge"
 
 
 @exit_on_error()
 def gate(
     task: Annotated[str, typer.Argument(help="Problems to calibrate on, e.g. gsm8k-train; never those of a test.")],
     precision: Annotated[float, typer.Option(min=0, max=1, help="Wanted of the answers that pass.")] = 0.9,
-    gates: Annotated[str, typer.Option(help="Verifiers to try, with commas between them.")] = _GATES,
+    gates: Annotated[
+        str, typer.Option(help="Verifiers to try, with commas between them, and semicolons within one.")
+    ] = _GATES,
     samples: Annotated[int, typer.Option(min=1, help="Also try the agreement of so many solutions; 1 does not.")] = 4,
     max_tokens: Annotated[int, typer.Option(min=1, help="Of a solution, at most.")] = 512,
     out: Annotated[
@@ -62,18 +64,15 @@ def gate(
     from reason.tasks import load_task
     from reason.training.gates import GateRecorder
     from reason.verifiers import make_verifier
-    from reason.verifiers.value_head import find_shipped
+    from reason.verifiers.probes import probes_of
 
     names = [name.strip() for name in gates.split(",") if name.strip()]
-    made = {name: make_verifier(name) for name in names}
+    made = {name: make_verifier(name.replace(";", ",")) for name in names}
     loaded = load_task(task, data=data, limit=limit, offset=offset)
     folder = out or default_folder(f"gate-{loaded.name}", model)
     say = saying(as_json)
     with Solver(model, device=device, dtype=dtype, kv_tokens=kv_tokens, threads=threads, draft=draft) as solver:
-        if "head" in made and find_shipped(solver.engine.name) is None:
-            if gates != _GATES:
-                made["head"].probes(solver.engine)  # type: ignore[attr-defined]  # says what to do
-            del made["head"]
+        probes_of(made.values(), solver.engine)  # where there is no head for the model it is said now
         recorder = GateRecorder(made, folder / "scores")
         common: dict[str, Any] = {
             "seed": seed,
@@ -120,6 +119,7 @@ def gate(
             if result.error is None
         ]
         figures += calibrate(voted, precision)
+        figures.sort(key=lambda one: -one.chosen_coverage)
     if not figures:
         raise UsageError("no problem was answered: there is nothing to calibrate")
     if as_json:
@@ -142,7 +142,7 @@ def _print(answers: list[Answered], figures: list[GateFigures], precision: float
             "–" if each is None else f"{each.mean:.0%} [{each.interval.low:.0%}, {each.interval.high:.0%}]"
             for each in (one.precision, one.coverage)
         ]
-        table.add_row(one.gate, f"{one.auc:.3f}", "none" if one.threshold is None else f"{one.threshold:.4f}", *shown)
+        table.add_row(one.gate, f"{one.auc:.3f}", "none" if one.threshold is None else f"{one.threshold:.5g}", *shown)
     right = sum(answer.correct for answer in answers) / max(1, len(answers))
     console.print(
         f"{len(answers)} answers, {right:.0%} right; thresholds for a precision of {precision:.0%}, figures of the "
@@ -155,6 +155,4 @@ def _print(answers: list[Answered], figures: list[GateFigures], precision: float
     if best is not None:
         name = best.gate.replace(",", ";")
         given = f"gate=agreement,samples={samples}" if name.startswith("agreement of") else f"gate={name}"
-        console.print(
-            f"use it: --plan speceyes:{given},threshold={best.threshold:.4f}", highlight=False, soft_wrap=True
-        )
+        console.print(f"use it: --plan speceyes:{given},threshold={best.threshold}", highlight=False, soft_wrap=True)

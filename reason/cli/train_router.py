@@ -82,6 +82,7 @@ def router(
     from reason.training.value.recipe import default_layers
     from reason.training.writing import write_whole
     from reason.verifiers import make_verifier
+    from reason.verifiers.probes import fingerprint, probes_of
 
     judge = make_verifier(verifier)
     fitting = FitOptions(units=units, members=members, epochs=epochs, rank=0.0, inner=0.0, seed=seed)
@@ -106,6 +107,7 @@ def router(
         tried_layers = (
             checked_layers(wanted, engine.draft.num_layers) if wanted else default_layers(engine.draft.num_layers)
         )
+        probes_of([judge], engine.target)  # where there is no head for the large model it is said now
         explorer = Explorer(judge, folder / "steps", tried_layers, escalate=escalate)
         evaluation = Evaluation(
             loaded,
@@ -114,7 +116,15 @@ def router(
             out=folder / "solutions",
             seed=seed,
             concurrency=concurrency,
-            model_options={"device": device, "dtype": dtype, "small_model": engine.draft.name, "verifier": verifier},
+            model_options={
+                "device": device,
+                "dtype": dtype,
+                "small_model": engine.draft.name,
+                "verifier": verifier,
+                "head": fingerprint(judge, engine.target.name),
+                "escalate": escalate,
+                "layers": ",".join(map(str, tried_layers)),
+            },
             draft=draft,
         )
         say(f"1/2 steps of {engine.draft.name} and {engine.target.name} on {len(loaded)} problems")

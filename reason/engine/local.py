@@ -248,7 +248,7 @@ class LocalEngine:
     def _tell(self, call: Callable[[], object]) -> None:
         """Has the thread make a call before the next iteration."""
         with self._closing:  # nothing is told after ``_end``
-            if self._closed or not self._thread.tell(call):
+            if self._closed or not self._thread.tell(call, self._loop):
                 raise EngineClosed(f"the engine of {self._name} is closed") from self._broken
 
     def _tell_each(self, call: Callable[[T], None], jobs: Sequence[T]) -> None:
@@ -262,8 +262,9 @@ class LocalEngine:
         """An iteration raised, which ends the loop: nobody may wait for ever."""
         self._broken = error
         with self._closing:
-            self._closed = True
-        self._thread.tell(self._end)
+            ending, self._closed = self._closed, True
+        if not ending:
+            self._thread.tell(self._end)
 
     def _end(self) -> None:
         """Answers everybody who is still waiting, and frees the model."""

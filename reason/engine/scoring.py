@@ -41,6 +41,13 @@ class Scoring:
 
     def submit(self, job: ScoreJob) -> None:
         """Queues a path; one that cannot be scored is answered with an error."""
+        try:
+            self._submit(job)
+        except TypeError as error:
+            job.done = True
+            job.deliver(UsageError(f"a value of what is to be scored has the wrong type: {error}"))
+
+    def _submit(self, job: ScoreJob) -> None:
         vocab_size, max_positions = self._runner.vocab_size, self._runner.max_positions
         if not 0 <= job.start < len(job.path):
             job.done = True

@@ -28,7 +28,7 @@ class EngineThread:
     """
 
     def __init__(self, name: str) -> None:
-        self._inbox: deque[Callable[[], object]] = deque()
+        self._inbox: deque[tuple[Callable[[], object], EngineLoop | None]] = deque()
         self._wake = threading.Condition()
         self._ended = False
         self._loops: dict[EngineLoop, Callable[[Exception], None]] = {}  # touched in the thread alone
@@ -45,12 +45,17 @@ class EngineThread:
             EngineClosed: the thread has ended.
         """
         made: queue.SimpleQueue[EngineLoop | BaseException] = queue.SimpleQueue()
+        abandoned = threading.Event()
 
         def begin() -> None:
             try:
                 loop = make()
             except BaseException as error:
                 made.put(error)
+                return
+            if abandoned.is_set():
+                for runner in loop.runners():
+                    runner.release()
                 return
             self._loops[loop] = on_failure
             made.put(loop)
@@ -60,7 +65,11 @@ class EngineThread:
         with self._wake:
             if self._thread.ident is None:
                 self._thread.start()
-        outcome = made.get()
+        try:
+            outcome = made.get()
+        except BaseException:  # an interrupt: what is being made has no use
+            abandoned.set()
+            raise
         if isinstance(outcome, BaseException):
             raise outcome
         return outcome
@@ -69,12 +78,16 @@ class EngineThread:
         """Runs a loop no longer. In the thread alone."""
         self._loops.pop(loop, None)
 
-    def tell(self, call: Callable[[], object]) -> bool:
-        """Has the thread make a call; False if it has ended and never will."""
+    def tell(self, call: Callable[[], object], loop: EngineLoop | None = None) -> bool:
+        """Has the thread make a call; False if it has ended and never will.
+
+        Args:
+            loop: whose call it is; if it raises, that loop has failed.
+        """
         with self._wake:
             if self._ended:
                 return False
-            self._inbox.append(call)
+            self._inbox.append((call, loop))
             self._wake.notify()
             return True
 
@@ -122,13 +135,17 @@ class EngineThread:
                 if not calls and not self._loops:
                     self._ended = True
                     return
-            for call in calls:
-                call()
-            for loop, on_failure in list(self._loops.items()):
-                if loop.idle:
-                    continue
-                try:
-                    loop.step()
-                except Exception as error:  # a bug of ours: nobody may wait for ever, and others go on
-                    self.drop(loop)
-                    on_failure(error)
+            for call, caller in calls:
+                self._guarded(call, caller)
+            for loop in list(self._loops):
+                if not loop.idle:
+                    self._guarded(loop.step, loop)
+
+    def _guarded(self, call: Callable[[], object], loop: EngineLoop | None) -> None:
+        """Makes a call. One that raises has met a bug of ours: nobody may wait for ever, and other loops go on."""
+        try:
+            call()
+        except Exception as error:
+            on_failure = None if loop is None else self._loops.pop(loop, None)
+            if on_failure is not None:
+                on_failure(error)

@@ -66,9 +66,12 @@ class PlannedRun:
         if self._plan.screen is not None:
             screened = self._screening()
         quick = self._with(await self._small.solve(), screened)
-        if self._interrupted or (quick.answer is not None and self.score(quick) >= self._plan.threshold):
+        quick.usage.draft_model_tokens = quick.usage.policy_tokens
+        if quick.answer is not None and self.score(quick) >= self._plan.limit:
             quick.usage.short_cuts = 1
             return quick
+        if self._interrupted:  # what did not pass is no result
+            return replace(quick, stopped_by="interrupt")
         self._active = self._full
         return self._with(await self._full.solve(), quick.usage)
 

@@ -28,7 +28,7 @@ AGREEMENT = "agreement"
 class SpecEyes:
     """Args:
     gate: the verifier that scores the small model's solution.
-    threshold: of its score, from which on the answer stands.
+    threshold: of its score, from which on the answer stands; by default 0.98, for scores that are probabilities.
     samples: solutions of the small model: one is greedy, several are drawn, and the answer is what they vote for.
     screen: the large model's P(yes) that a problem needs more, from which on the small model is not asked; None asks
         it always.
@@ -37,7 +37,7 @@ class SpecEyes:
     """
 
     gate: str = "separability"
-    threshold: float = 0.98
+    threshold: float | None = None
     samples: int = 1
     screen: float | None = None
     max_tokens: int = 512
@@ -50,7 +50,16 @@ class SpecEyes:
             raise UsageError("agreement is among several solutions: set samples to 2 or more")
         if self.screen is not None and not 0 <= self.screen <= 1:
             raise UsageError(f"screen must be in [0, 1], got {self.screen}")
-        make_verifier(self.verifier)
+        verifier = make_verifier(self.verifier)
+        if self.threshold is None and not verifier.probability:
+            raise UsageError(
+                f"scores of {self.gate} are no probabilities: give a threshold (`reason train gate` finds one)"
+            )
+
+    @property
+    def limit(self) -> float:
+        """The threshold."""
+        return 0.98 if self.threshold is None else self.threshold
 
     @property
     def verifier(self) -> str:

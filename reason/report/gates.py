@@ -41,6 +41,7 @@ class GateFigures:
         gate: its name.
         auc: of telling right from wrong, on all problems.
         threshold: chosen; None where no threshold has the precision.
+        chosen_coverage: on the problems that it was chosen on; what gates are ordered by.
         precision, coverage: on the problems that decided nothing; None without a threshold, precision also where
             nothing passed.
     """
@@ -48,6 +49,7 @@ class GateFigures:
     gate: str
     auc: float
     threshold: float | None
+    chosen_coverage: float
     precision: Estimate | None
     coverage: Estimate | None
 
@@ -67,10 +69,10 @@ class GateFigures:
 
 
 def calibrate(answers: Sequence[Answered], precision: float) -> list[GateFigures]:
-    """Every gate's threshold and figures, the largest coverage first."""
+    """Every gate's threshold and figures, the largest coverage first, on the problems that decide thresholds."""
     gates = list(dict.fromkeys(gate for answer in answers for gate in answer.scores))
     found = [_figures(gate, answers, precision) for gate in gates]
-    return sorted(found, key=lambda one: -(one.coverage.mean if one.coverage is not None else -1.0))
+    return sorted(found, key=lambda one: -one.chosen_coverage)
 
 
 def threshold_for(scores: Sequence[float], correct: Sequence[bool], precision: float) -> float | None:
@@ -102,6 +104,7 @@ def _figures(gate: str, answers: Sequence[Answered], precision: float) -> GateFi
         gate=gate,
         auc=auc(np.array([a.scores[gate] for a in scored]), np.array([float(a.correct) for a in scored])),
         threshold=limit,
+        chosen_coverage=sum(limit is not None and a.scores[gate] >= limit for a in chosen_on) / max(1, len(parts[0])),
         precision=mean_with_interval([float(a.correct) for a in passed]) if passed else None,
         coverage=mean_with_interval([float(a in passed) for a in parts[1]]) if limit is not None and parts[1] else None,
     )

@@ -297,7 +297,9 @@ class ResultsOf(Generic[R]):
 
     def _discard_trace(self, problem: str) -> None:
         with self._writing("a trace"):
-            self.trace(problem).unlink(missing_ok=True)
+            trace = self.trace(problem)
+            for file in (trace, trace.with_suffix(f".plan{trace.suffix}")):
+                file.unlink(missing_ok=True)
 
     def _keep(self, name: str, problems: Set[str]) -> None:
         """Rewrites a file of lines, if need be, to the last line of each of these problems."""

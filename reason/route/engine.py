@@ -8,17 +8,18 @@ one go.
 Requests whose tokens hang on all that were drawn before them within the request (grammars, presence and frequency
 penalties) are not cut into steps: the target serves them alone. What is recorded of a token (log-probabilities, the
 request's probes) is recorded by who wrote it; the request's probes read the target's states, so that steps of the draft
-model are without their numbers, and completions to which it contributed without hidden states.
+model are without their numbers, and completions of several steps without hidden states.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from reason.errors import UsageError
+from reason.errors import EngineClosed, UsageError
 from reason.route.router import Author, Drafted, Router
 from reason.types import (
     Completion,
@@ -84,6 +85,8 @@ class RoutedEngine:
         self.draft, self.target, self.router = draft, target, router
         self._delimiter = delimiter
         self._max_step_tokens = max_step_tokens
+        if (check := getattr(router, "check", None)) is not None:
+            check(draft, target)
         self._probes: tuple[Probe, ...] = router.probes(draft)
         self._layers = tuple(dict.fromkeys(probe.layer for probe in self._probes))
         self._counts: dict[str, _Counts] = {}
@@ -94,6 +97,12 @@ class RoutedEngine:
     @property
     def name(self) -> str:
         return self.target.name
+
+    @property
+    def max_positions(self) -> int | None:
+        """The longest path that both engines take, where they say."""
+        known = [getattr(engine, "max_positions", None) for engine in (self.draft, self.target)]
+        return min((each for each in known if each is not None), default=None)
 
     @property
     def codec(self) -> TextCodec:
@@ -136,7 +145,7 @@ class RoutedEngine:
 
     def progress(self, owner: str) -> Mapping[int, str]:
         under_way = {**self.target.progress(owner), **self.draft.progress(owner)}
-        begun = {key: text for (of, key), text in self._begun.items() if of == owner}
+        begun = {key: text for (of, key), text in list(self._begun.items()) if of == owner}
         return {key: begun.get(key, "") + under_way.get(key, "") for key in {**begun, **under_way}}
 
     def close(self) -> None:
@@ -151,6 +160,8 @@ class RoutedEngine:
             if (author := self._settled(request)) is not None:
                 return replace(await self._alone(request, author), index=index)
             return replace(await self._by_steps(request), index=index)
+        except EngineClosed:
+            raise
         except Exception as error:  # a router's, or of a verifier that it asked
             return Completion(index=index, token_ids=(), text="", finish_reason="error", error=error)
         finally:
@@ -172,8 +183,11 @@ class RoutedEngine:
     async def _by_steps(self, request: Request) -> Completion:
         written = _Written()
         solution = self._solution_so_far(request.prefix)
+        most = self.max_positions
         while True:
             begun = written.tokens
+            if written.steps and most is not None and len(request.prefix) + len(begun) >= most:
+                return self._whole(written, begun, replace(written.steps[-1], finish_reason="length", stopped_on=None))
             step = replace(
                 request,
                 prefix=request.prefix + begun,
@@ -269,19 +283,22 @@ class RoutedEngine:
 
     def _stopped(self, tokens: Path, before: int, request: Request) -> tuple[int, str] | None:
         """How many tokens there are when a stop string is complete that began in an earlier step, and which it is."""
-        for count in range(before + 1, len(tokens) + 1):
-            text = self.codec.decode(tokens[:count])
-            begun = self.codec.decode(tokens[:before])
+        if not request.stop:
+            return None
+        longest = max(map(len, request.stop))
+        first = max(0, before - 4 * longest)  # a token has a byte at least, a character four at most
+        begun = len(self.codec.decode(tokens[first:before]))
+        for count in range(before + 1, min(len(tokens), before + 4 * longest) + 1):
+            text = self.codec.decode(tokens[first:count])
             for stop in request.stop:
-                at = text.find(stop, max(0, len(begun) - len(stop)))
-                if 0 <= at < len(begun):
+                if 0 <= text.find(stop) < begun:
                     return count, stop
         return None
 
     def _whole(self, written: _Written, tokens: Path, last: Completion) -> Completion:
         text = self.codec.decode(tokens)
         if last.finish_reason == "stop" and isinstance(last.stopped_on, str) and last.stopped_on in text:
-            text = text[: text.rfind(last.stopped_on)]
+            text = text[: text.find(last.stopped_on)]
         elif last.finish_reason == "stop" and isinstance(last.stopped_on, int):
             text = self.codec.decode(tokens[:-1])
         alone = len(written.steps) == 1
@@ -302,9 +319,9 @@ class RoutedEngine:
 
     def _solution_so_far(self, prefix: Path) -> tuple[Step, ...]:
         """The steps since the prompt, with what the probes said of them where that is known."""
-        known = self._known.get(prefix)
+        known = self._known.pop(prefix, None)
         if known is not None:
-            self._known.move_to_end(prefix)
+            self._known[prefix] = known  # asked for last
             return known
         rest = prefix[_turn_begin(prefix, self._opening) :]
         return (Step(text=self.codec.decode(rest), tokens=rest),) if rest else ()
@@ -314,7 +331,8 @@ class RoutedEngine:
             return
         self._known[path] = steps
         while len(self._known) > _KEPT_PATHS:
-            self._known.popitem(last=False)
+            with contextlib.suppress(KeyError):
+                self._known.popitem(last=False)
 
 
 async def _one(engine: Engine, request: Request) -> Completion:

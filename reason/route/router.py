@@ -38,7 +38,7 @@ class Drafted:
 @runtime_checkable
 class Router(Protocol):
     """Decides who writes a step. Routers that decide without looking have ``author`` set; the others see the draft
-    model's step first."""
+    model's step first. One with a method ``check(draft, target)`` may refuse engines that it cannot decide with."""
 
     @property
     def author(self) -> Author | None:

@@ -175,7 +175,9 @@ class ModelRunner:
             if tested:
                 raise
             raise UnsupportedModel(f"models of type {config.model_type!r} are built in another way: {error}") from error
-        native = kernels_for(self.dtype, self.device) is not None
+        kernels = kernels_for(self.dtype, self.device)
+        _, _, kv_heads, head_dim = kv_shape(config, num_slots)
+        native = kernels is not None and kernels.can_attend(int(config.num_attention_heads) // kv_heads, head_dim)
         self._min_saved_tokens = NATIVE_MIN_SAVED_TOKENS if native else MIN_SAVED_TOKENS
         self.forwards = 0
         if expected is not None and quantize is None:

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import ClassVar
 
 from reason.training.writing import write_whole
-from reason.types import Engine, Probe, Trajectory, Verifier
-from reason.verifiers.probes import probes_of
+from reason.types import Engine, Probe, Trajectory, Usage, Verifier
+from reason.verifiers.probes import fingerprint, probes_of
 
 __all__ = ["GateRecorder"]
 
@@ -36,6 +36,28 @@ class GateRecorder:
     @property
     def top_logprobs(self) -> int | None:
         return max((gate.top_logprobs for gate in self._gates.values() if gate.top_logprobs is not None), default=None)
+
+    @property
+    def hidden(self) -> bool:
+        return any(getattr(gate, "hidden", False) for gate in self._gates.values())
+
+    def fingerprint(self, model: str | None) -> str:
+        """Which gates they are, and the heads that they read with: of an evaluation with others the scores are none."""
+        return "; ".join(f"{name} {fingerprint(gate, model)}".strip() for name, gate in self._gates.items())
+
+    def usage(self, owner: str) -> Usage:
+        """What gates that run models of their own have cost."""
+        total = Usage()
+        for gate in self._gates.values():
+            if (count := getattr(gate, "usage", None)) is not None:
+                total = total.plus(count(owner))
+        return total
+
+    def forget(self, owner: str) -> None:
+        """Drops what is counted for an owner whose work is over."""
+        for gate in self._gates.values():
+            if (forget := getattr(gate, "forget", None)) is not None:
+                forget(owner)
 
     def probes(self, engine: Engine) -> tuple[Probe, ...]:
         return probes_of(self._gates.values(), engine)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from reason.errors import EngineClosed, EngineError
+from reason.errors import EngineClosed, EngineError, UsageError
 from reason.types import Path, Request, Sampling
 
 if TYPE_CHECKING:
@@ -85,3 +85,34 @@ async def test_one_fails_and_the_other_goes_on(
     assert done[0].token_ids == greedy(path, 50)
     with pytest.raises(EngineClosed):
         await finish(one, [request])
+
+
+async def test_a_call_that_raises_ends_its_engine_alone(
+    make_engine: MakeEngine, prompts: MakePrompts, finish: Finish, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = make_engine()
+    other = make_engine(beside=one)
+    (path,) = prompts(1)
+    request = Request(prefix=path, sampling=GREEDY, max_tokens=20, ignore_eos=True)
+
+    def broken(job: object) -> None:
+        raise RuntimeError("a bug")
+
+    going_on = asyncio.ensure_future(finish(other, [request]))
+    monkeypatch.setattr(one._loop, "submit", broken)
+    one._tell(lambda: one._loop.submit(None))  # type: ignore[arg-type]
+    await asyncio.sleep(0.2)
+    with pytest.raises(EngineClosed):
+        await finish(one, [request])
+    assert len((await going_on)[0].token_ids) == 20
+    one.close()
+
+
+async def test_what_is_malformed_hurts_nobody(make_engine: MakeEngine, prompts: MakePrompts, finish: Finish) -> None:
+    engine = make_engine()
+    (path,) = prompts(1)
+    with pytest.raises(UsageError, match="wrong type"):
+        await engine.score([path], 0, layers=("1",))  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="wrong type"):
+        await engine.score([("x",)], 0)  # type: ignore[list-item]
+    assert (await finish(engine, [Request(prefix=path, max_tokens=3, ignore_eos=True)]))[0].error is None

@@ -120,7 +120,7 @@ def test_budgets_hold_for_each_run() -> None:
 
 
 def test_names_and_fields() -> None:
-    assert make_plan("speceyes").threshold == 0.98
+    assert make_plan("speceyes").limit == 0.98
     plan = make_plan("speceyes:gate=separability:variant=mean;top_k=32,threshold=0.5")
     assert plan.verifier == "separability:variant=mean,top_k=32"
     with pytest.raises(UnknownName, match="unknown plan 'spec-eyes'"):

@@ -15,6 +15,8 @@ from reason.route import RoutedEngine, make_router
 from reason.types import Problem, Solution
 from reason.verifiers.tools import Call, Toolbox, Tools
 
+pytestmark = pytest.mark.usefixtures("isolation")
+
 PROBLEM = Problem(content="What is 17 times 23?", passages=("The Seine flows through Paris.",))
 AGENT = {
     "<assistant>": ["Well: <calc>17 * 23</calc>"],

@@ -10,7 +10,7 @@ import pytest
 
 from reason.api import Solver
 from reason.engine.scripted import ScriptedEngine
-from reason.errors import EngineError, UnknownName, UsageError
+from reason.errors import EngineClosed, EngineError, UnknownName, UsageError
 from reason.route import Drafted, RoutedEngine, Router, make_router
 from reason.route.router import Author, Rewrite
 from reason.types import Completion, Engine, Probe, Request, Sampling
@@ -163,6 +163,30 @@ def test_a_router_that_fails_fails_its_request() -> None:
 
     done = ask(routed(Broken()))
     assert (done.finish_reason, str(done.error)) == ("error", "no reward")
+
+
+def test_a_closed_engine_is_said_to_be_closed() -> None:
+    class Closing(Told):
+        async def choose(self, drafted: Drafted, rewrite: Rewrite) -> Completion | None:
+            drafted.target.close()
+            return await rewrite()
+
+    with pytest.raises(EngineClosed):
+        ask(routed(Closing()))
+
+
+def test_a_path_ends_where_one_of_the_models_does() -> None:
+    engine = routed(Told())
+    engine.draft.max_positions = 40  # type: ignore[attr-defined]
+    done = ask(engine)
+    assert engine.max_positions == 40
+    assert (done.finish_reason, done.text) == ("length", "s1 small.\n\ns2 small.\n\n")
+
+
+def test_what_cannot_decide_is_said_at_once() -> None:
+    for router in ("oracle", "reward", "reward:reader=target"):
+        with pytest.raises(UsageError, match="no value head comes with the package for scripted"):
+            routed(router)
 
 
 def test_the_oracle_takes_the_better_step() -> None:

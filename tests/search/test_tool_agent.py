@@ -12,6 +12,8 @@ from reason.api import Solver
 from reason.engine.scripted import ScriptedEngine
 from reason.types import Problem, Solution
 
+pytestmark = pytest.mark.usefixtures("isolation")
+
 SCRIPT = {
     "<assistant>": ["First: <calc>17 * 23</calc>"],
     "<output>\n391\n</output>\n": ["Then <search>Paris</search>"],
@@ -58,8 +60,21 @@ def test_calls_run_out() -> None:
 
     solution = solve(script, max_calls=3)
     assert solution.answer == "391"
-    assert solution.text.count("<output>") == 4, "the last call is answered, and nothing but the answer follows"
+    assert solution.text.count("<output>") == 3, "the fourth call is not answered, and nothing but the answer follows"
     assert solution.usage.calls == 5
+    assert solve(script, max_calls=0).text.count("<output>") == 0
+
+
+def test_half_a_call_is_not_made() -> None:
+    whole = "<calc>12 * 345</calc>"
+
+    def script(prefix: str) -> list[str]:
+        written = prefix.rpartition("<assistant>")[2]
+        return ["\\boxed{4140}"] if "4140" in written else [whole[len(written) :]]
+
+    solution = solve(script, turn_tokens=12)
+    assert solution.text.startswith(whole + "\n<output>\n4140\n")
+    assert solution.answer == "4140"
 
 
 def test_a_turn_that_is_too_long_goes_on() -> None:
@@ -84,7 +99,6 @@ def test_agents_side_by_side_vote() -> None:
     assert (solution.answer, round(solution.confidence, 2)) == ("2", 0.67)
 
 
-@pytest.mark.usefixtures("isolation")
 def test_python_runs_in_the_sandbox() -> None:
     script = {
         "<assistant>": ["<python>print(sum(range(11)))</python>"],

@@ -10,7 +10,6 @@ import pytest
 from reason.types import Problem, Review, Step, Trajectory
 from reason.verifiers import make_verifier
 from reason.verifiers.tools import Call, Toolbox, Tools, find_call
-from reason.verifiers.tools.calculator import calculate
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,39 +35,48 @@ def test_calls(text: str, call: Call | None) -> None:
     assert find_call(text) == call
 
 
+def answer(call: Call, problem: Problem = PROBLEM, **options: Any) -> str:
+    return asyncio.run(Toolbox(**options).answer(call, problem))
+
+
+@pytest.mark.usefixtures("isolation")
 @pytest.mark.parametrize(
     ("expression", "value"),
     [
         ("3 * 4", "12"),
         ("7 / 2", "3.5"),
-        ("1 / 3 + 1 / 6", "0.5"),
         ("2 ^ 10", "1024"),
         ("1,000 × 3", "3000"),
+        ("1,234,567 + 1", "1234568"),
+        ("gcd(12,180) + lcm(4,100)", "112"),
         ("sqrt(16) + factorial(5)", "124"),
-        ("gcd(12, 18) * pi", "18.8495559215"),
         ("0.1 + 0.2", "0.3"),
-        ("-(2 ** -2)", "-0.25"),
-        ("17 % 5 // 2", "1"),
+        ("12345678901.25*100", "1234567890125"),
+        ("2**200", str(2**200)),
     ],
 )
 def test_the_calculator(expression: str, value: str) -> None:
-    assert calculate(expression) == value
+    assert answer(Call("calc", expression)) == value
 
 
+@pytest.mark.usefixtures("isolation")
 @pytest.mark.parametrize(
-    "expression",
+    ("expression", "said"),
     [
-        "1 / 0", "x + 1", "__import__('os')", "2 ** 10 ** 10", "9 ** 9 ** 9", "(1).__class__", "[1] * 10", "1 +", "",
-        "factorial(10 ** 6)", "exp(10 ** 4)", "'a' * 3", "lambda: 1", "1 if 1 else 2", "True + 1", "(-8) ** 0.5",
-        "sqrt(-1)", "gcd(1.5, 2)", "1 << 9", "round(2.5, ndigits=1)", "(" * 500 + ")" * 500,
+        ("1 / 0", "division by zero"),
+        ("x + 1", "name 'x' is not defined"),
+        ("1 +", "no arithmetic expression"),
+        ("", "no arithmetic expression"),
+        ("9 ** 9 ** 9 ** 9", "it "),
+        ("'a' * 10 ** 12", "emory"),
+        ("10**400/3", "OverflowError"),
+        ("__import__('os').listdir('/root')", ""),
     ],
-)  # fmt: skip
-def test_the_calculator_says_what_is_wrong(expression: str) -> None:
-    assert calculate(expression).startswith("error: ")
-
-
-def answer(call: Call, problem: Problem = PROBLEM, **options: Any) -> str:
-    return asyncio.run(Toolbox(**options).answer(call, problem))
+)
+def test_the_calculator_says_what_is_wrong(expression: str, said: str) -> None:
+    told = answer(Call("calc", expression), seconds=1)
+    assert told.startswith("error: ")
+    assert said in told
 
 
 def test_search() -> None:

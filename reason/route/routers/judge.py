@@ -13,7 +13,7 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from reason.errors import UsageError
+from reason.errors import OutOfKV, UsageError
 from reason.fields import check_choices
 from reason.route.router import Author, Drafted, Rewrite
 from reason.types import Completion, Engine, Message, Path, Probe
@@ -47,7 +47,11 @@ class JudgeRouter:
         return ()
 
     async def choose(self, drafted: Drafted, rewrite: Rewrite) -> Completion | None:
-        rating = await self._rate(drafted.trajectory.path, drafted.target, drafted.owner)
+        """A step after which the question does not fit is kept."""
+        try:
+            rating = await self._rate(drafted.trajectory.path, drafted.target, drafted.owner)
+        except OutOfKV:
+            return None
         return None if rating >= self.threshold else await rewrite()
 
     async def _rate(self, path: Path, engine: Engine, owner: str) -> float:

@@ -12,6 +12,7 @@ from typing import ClassVar
 from reason.route.router import Author, Drafted, Rewrite
 from reason.types import Completion, Engine, Probe, Step, Verifier
 from reason.verifiers import make_verifier
+from reason.verifiers.probes import probes_of
 
 __all__ = ["Oracle"]
 
@@ -35,11 +36,17 @@ class Oracle:
     def probes(self, draft: Engine) -> tuple[Probe, ...]:
         return ()
 
+    def check(self, draft: Engine, target: Engine) -> None:
+        """Raises UsageError where the verifier has no head for the target."""
+        probes_of([self._made], target)
+
     async def choose(self, drafted: Drafted, rewrite: Rewrite) -> Completion | None:
         written = await rewrite()
         if written.finish_reason in ("error", "cancelled"):
             return written
         one = drafted.trajectory
-        other = replace(one, steps=(*one.steps[:-1], Step(text=written.text, tokens=written.token_ids)))
+        text = drafted.target.codec.decode(written.token_ids)
+        step = Step(text=text, tokens=written.token_ids)
+        other = replace(one, steps=(*one.steps[:-1], step), finished=written.finish_reason == "eos")
         ours, theirs = await self._made.score([one, other], drafted.target, drafted.owner)
         return written if theirs - ours > self.threshold else None

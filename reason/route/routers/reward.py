@@ -43,6 +43,10 @@ class RewardRouter:
     def probes(self, draft: Engine) -> tuple[Probe, ...]:
         return probes_of([self._made], draft) if self.reader == "draft" else ()
 
+    def check(self, draft: Engine, target: Engine) -> None:
+        """Raises UsageError where the verifier has no head for the model that it reads."""
+        probes_of([self._made], draft if self.reader == "draft" else target)
+
     async def choose(self, drafted: Drafted, rewrite: Rewrite) -> Completion | None:
         engine = drafted.draft if self.reader == "draft" else drafted.target
         (score,) = await self._made.score([drafted.trajectory], engine, drafted.owner)

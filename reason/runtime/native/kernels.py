@@ -34,6 +34,7 @@ class Kernels:
         self._rotate.argtypes = [_POINTER] * 8 + [_LONG] * 4
         self._attend_run = library.reason_attend_run
         self._attend_run.argtypes = [_POINTER] * 7 + [_LONG] * 6 + [_FLOAT]
+        self._attend_run.restype = None
         self._attend = library.reason_attend
         self._attend.argtypes = [_POINTER] * 8 + [_LONG] * 5 + [_FLOAT]
         self._statistics = library.reason_row_statistics
@@ -191,7 +192,9 @@ class Kernels:
     ) -> None:
         """Queries ``begin .. end - 1`` over one run of keys, merged into what these rows have."""
         _, heads, dim = query.shape
-        assert out.is_contiguous() and lse.is_contiguous() and query.is_contiguous() and slots.is_contiguous()
+        assert all(each.is_contiguous() for each in (query, keys, values, slots, out, lse)), "a tensor has gaps"
+        assert out.dtype == lse.dtype == torch.float32 and dim % 32 == 0 and dim <= 256
+        assert visible is None or (visible.is_contiguous() and visible.shape == (end - begin,))
         self._attend_run(
             query.data_ptr(),
             keys.data_ptr(),
@@ -258,7 +261,7 @@ def kernels_for(dtype: torch.dtype, device: torch.device) -> Kernels | None:
 
 def _agrees(kernels: Kernels) -> bool:
     """Small inputs, checked against torch before anything relies on the compiler."""
-    return _linear_agrees(kernels) and _statistics_agree(kernels)
+    return _linear_agrees(kernels) and _statistics_agree(kernels) and _attention_agrees(kernels)
 
 
 def _linear_agrees(kernels: Kernels) -> bool:
@@ -268,6 +271,33 @@ def _linear_agrees(kernels: Kernels) -> bool:
     expected = x.float() @ weight.float().T
     got = kernels.linear(x, Kernels.pack(weight)).float()
     return bool(((got - expected).abs() <= 0.02 + 0.01 * expected.abs()).all())
+
+
+def _attention_agrees(kernels: Kernels) -> bool:
+    """Three queries of two heads over 40 keys, of which they see some."""
+    generator = torch.Generator().manual_seed(0)
+    query, keys, values = (
+        torch.randn(n, h, 64, generator=generator).to(torch.bfloat16) for n, h in ((3, 2), (50, 1), (50, 1))
+    )
+    slots = torch.randperm(50, generator=generator)[:40]
+    visible = torch.tensor([40, 7, 33])
+    out, lse = torch.zeros(3, 2, 64), torch.full((3, 2), -torch.inf)
+    kernels.attend_run(query, keys, values, slots, visible, 0.125, 0, 3, out, lse)
+    for row, seen in enumerate(visible.tolist()):
+        key, value = keys[slots[:seen], 0].float(), values[slots[:seen], 0].float()
+        scores = 0.125 * query[row].float() @ key.T
+        if not torch.allclose(out[row], scores.softmax(dim=-1) @ value, atol=0.03, rtol=0.03):
+            return False
+        if not torch.allclose(lse[row], scores.logsumexp(dim=-1), atol=1e-2):
+            return False
+        alone, mass = kernels.attend(
+            query, keys, values, slots[None, :seen].contiguous(), torch.tensor([seen]), 0.125, torch.tensor([row])
+        )
+        if not torch.allclose(alone[0].float(), out[row], atol=0.03, rtol=0.03) or not torch.allclose(
+            mass[0], lse[row], atol=1e-2
+        ):
+            return False
+    return True
 
 
 def _statistics_agree(kernels: Kernels) -> bool:

@@ -20,12 +20,14 @@ from reason.search.tree import ROOT, Action, Expand, Measure, Node, Room, Tree
 from reason.search.voting import vote
 from reason.tasks.prompts import math_messages
 from reason.types import Answer, Message, Problem
+from reason.verifiers.tools.calls import TOOLS as CALLS
+from reason.verifiers.tools.calls import closing, find_call
 
 __all__ = ["ToolAgent"]
 
 TOOLS = "tools"
 
-_CLOSINGS = ("</python>", "</calc>", "</search>")
+_CLOSINGS = tuple(map(closing, CALLS))
 _INSTRUCTION = """You may use tools. Write a call, stop, and its output is shown to you; then go on.
 <python>a program that prints what you want to know</python>
 <calc>an arithmetic expression</calc>{search}
@@ -47,7 +49,7 @@ class ToolAgent(Decoding):
 
     Args:
         num_samples: agents that work side by side; their answers vote.
-        max_calls: calls of each.
+        max_calls: calls of each; one more is not answered, and ends it.
         turn_tokens: limit of what is written between two calls.
     """
 
@@ -83,13 +85,14 @@ class ToolAgent(Decoding):
                     open_ended=True,
                 )
             )
-        calling = [leaf for leaf in tree.leaves() if leaf.open]
+        going_on = [leaf for leaf in tree.leaves() if leaf.open]
+        calling = [leaf for leaf in going_on if self._calls(tree, leaf)]
         asked = tuple(
             leaf.id for leaf in calling if TOOLS not in leaf.scores and (leaf.id, TOOLS) not in tree.measuring
         )
         if asked:
             actions.append(Measure(nodes=asked, name=TOOLS))
-        actions += [self._next(tree, leaf) for leaf in calling if TOOLS in leaf.scores]
+        actions += [self._next(tree, leaf) for leaf in going_on if leaf not in calling or TOOLS in leaf.scores]
         return actions if room.expansions > 0 else [each for each in actions if isinstance(each, Measure)]
 
     def tell(self, tree: Tree, done: Sequence[int]) -> None:
@@ -98,15 +101,25 @@ class ToolAgent(Decoding):
     def answer(self, tree: Tree) -> Answer:
         return vote(tree, "majority")
 
+    def _calls(self, tree: Tree, leaf: Node) -> bool:
+        """Whether a tool is to answer: the writing stopped for it, not at the turn's limit, and calls are left."""
+        before = leaf.path_tokens - leaf.num_tokens
+        stopped = leaf.num_tokens < min(self.turn_tokens, self.max_tokens - before)
+        return stopped and _num_calls(tree, leaf) < self.max_calls
+
     def _next(self, tree: Tree, leaf: Node) -> Expand:
-        said = leaf.feedback.get(TOOLS, "")
-        tag = next((each for each in _CLOSINGS if _is_open(leaf.text, each)), _CLOSINGS[0])
-        output = f"{tag}\n<output>\n{said}\n</output>\n" if leaf.scores[TOOLS][0] else ""  # or it wrote for too long
+        call = find_call(tree.text(leaf.id)) if TOOLS in leaf.scores else None
+        told = leaf.feedback.get(TOOLS, "")
+        output = "" if call is None else f"{closing(call.tool)}\n<output>\n{told}\n</output>\n"
         left = min(self.turn_tokens, self.max_tokens - leaf.path_tokens)
-        if leaf.depth > self.max_calls or left < 1:
-            closing = tree.problem.closing
+        cut = leaf.num_tokens >= min(self.turn_tokens, self.max_tokens - (leaf.path_tokens - leaf.num_tokens))
+        if left < 1 or (call is None and not cut):  # it called, and no call is left
             return Expand(
-                node=leaf.id, max_tokens=_CLOSING_TOKENS, prompt=output + closing, stop=("\n",), sampling=self.sampling
+                node=leaf.id,
+                max_tokens=_CLOSING_TOKENS,
+                prompt=output + tree.problem.closing,
+                stop=("\n",),
+                sampling=self.sampling,
             )
         return Expand(
             node=leaf.id,
@@ -119,10 +132,13 @@ class ToolAgent(Decoding):
         )
 
 
-def _is_open(text: str, closing: str) -> bool:
-    """Whether a text ends inside of a call."""
-    opening = closing.replace("/", "")
-    return text.rfind(opening) > text.rfind(closing)
+def _num_calls(tree: Tree, leaf: Node) -> int:
+    """Calls that were answered on the way to a node."""
+    count, at = 0, tree[leaf.parent or ROOT]
+    while at.parent is not None:
+        count += bool(at.scores.get(TOOLS, (0.0,))[0])
+        at = tree[at.parent]
+    return count
 
 
 def _prompt(problem: Problem) -> tuple[Message, ...]:

@@ -92,7 +92,8 @@ class Explorer:
         written = await rewrite()
         if written.finish_reason in ("error", "cancelled"):
             return written
-        other = replace(one, steps=(*one.steps[:-1], Step(text=written.text, tokens=written.token_ids)))
+        step = Step(text=drafted.target.codec.decode(written.token_ids), tokens=written.token_ids)
+        other = replace(one, steps=(*one.steps[:-1], step), finished=written.finish_reason == "eos")
         same = written.token_ids == drafted.completion.token_ids  # and equally good: it counts for shares alone
         scores = await self._verifier.score([one] if same else [one, other], drafted.target, drafted.owner)
         await self._keep(drafted, scores[0], scores[-1])
@@ -137,6 +138,8 @@ def load(folder: FilePath, layer: int) -> Examples:
     for name, _, _, file in sorted(found):
         try:
             with safe_open(file, framework="pt") as opened:
+                if f"layer.{layer}" not in opened.keys():  # noqa: SIM118
+                    raise ReasonError(f"{folder} has no states of layer {layer}: explore into another folder")
                 rows["states"].append(opened.get_tensor(f"layer.{layer}").float())
                 rows["means"].append(opened.get_tensor(f"mean.{layer}").float())
                 rows["scores"].append(opened.get_tensor("scores"))

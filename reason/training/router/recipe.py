@@ -101,7 +101,7 @@ def train_router(
         tried.append(RouterTried(layer, head, _spearman(held, _delta(parts[1])), _figures(test, parts[2])))
         if on_fit is not None:
             on_fit(len(tried), len(layers))
-    best = max(tried, key=lambda one: one.chosen_by)
+    best = max(tried, key=lambda one: -2.0 if one.chosen_by != one.chosen_by else one.chosen_by)
     counts = dict(zip(("training", "held out", "test"), (part(names).count(i) for i in range(3)), strict=True))
     said = {**(about or {}), **best.head.about, "target": target, "margin": margin, "problems": counts}
     return replace(best.head, about=said), tried

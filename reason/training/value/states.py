@@ -267,8 +267,9 @@ def _save(
     from safetensors.torch import save
 
     named = {f"layer.{layer}": each.states for layer, each in states.items()}
-    named |= {f"mean.{layer}": each.means for layer, each in states.items()}
-    tensors = {name: each.to(torch.bfloat16).contiguous() for name, each in named.items()} | dict(more or {})
+    tensors = {name: each.to(torch.bfloat16).contiguous() for name, each in named.items()}
+    tensors |= {f"mean.{layer}": each.means.float().contiguous() for layer, each in states.items()}  # they vary little
+    tensors |= dict(more or {})
     write_whole(file, save(tensors, {"key": key}))
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from reason.tasks.bm25 import BM25
 from reason.tasks.syntax import parse
-from reason.verifiers.tools.calculator import calculate
+from reason.verifiers.tools.calculator import calculation
 from reason.verifiers.tools.calls import Call
 
 if TYPE_CHECKING:
@@ -25,8 +25,8 @@ _KEPT = 4096
 
 
 class Toolbox:
-    """The tools read, and change nothing: Python runs in the sandbox, without network or files. So a call may be made
-    ahead of time, and its answer dropped.
+    """The tools read, and change nothing: programs and calculations run in the sandbox, without network or files. So a
+    call may be made ahead of time, and its answer dropped.
 
     Args:
         seconds: of computing that a program may take.
@@ -77,24 +77,23 @@ class Toolbox:
         return future
 
     async def _make(self, call: Call, passages: tuple[str, ...]) -> str:
-        if call.tool == "calc":
-            return calculate(call.argument)
         if call.tool == "search":
             return self._cut(self._search(call.argument, passages))
-        ran = await asyncio.wrap_future(await asyncio.to_thread(self._start, call.argument))
+        calculated = call.tool == "calc"
+        program = calculation(call.argument) if calculated else _printing(call.argument)
+        ran = await asyncio.wrap_future(await asyncio.to_thread(self._start, program))
         said = ran.stdout.strip()
         if ran.status == "ok":
             return self._cut(said) or "(nothing was printed)"
-        why = ran.error or {"timeout": "it took too long", "memory": "it used too much memory"}.get(
-            ran.status, ran.status
-        )
-        return self._cut(f"{said}\nerror: {why}".strip())
+        of_limits = {"timeout": "it took too long", "memory": "it used too much memory"}
+        why = ran.error or of_limits.get(ran.status) or ran.stderr.strip().rpartition("\n")[2] or ran.status
+        return self._cut(f"{'' if calculated else said}\nerror: {why}".strip())
 
     def _start(self, program: str) -> Future[Execution]:
         from reason.sandbox import Limits, shared_sandbox
 
         limits = Limits(cpu_seconds=self._seconds, wall_seconds=float(_WALL * self._seconds))
-        return shared_sandbox().start_run(_printing(program), limits=limits)
+        return shared_sandbox().start_run(program, limits=limits)
 
     def _search(self, query: str, passages: tuple[str, ...]) -> str:
         if not passages:
@@ -113,11 +112,11 @@ def _printing(program: str) -> str:
     """The program, with its last expression printed, as in a notebook."""
     try:
         tree = parse(program)
+        if not tree.body or not isinstance(last := tree.body[-1], ast.Expr):
+            return program
+        if isinstance(last.value, ast.Call) and isinstance(last.value.func, ast.Name) and last.value.func.id == "print":
+            return program
+        parts = [ast.unparse(statement) for statement in tree.body[:-1]] + [f"_shown = {ast.unparse(last.value)}"]
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return program
-    if not tree.body or not isinstance(last := tree.body[-1], ast.Expr):
-        return program
-    if isinstance(last.value, ast.Call) and isinstance(last.value.func, ast.Name) and last.value.func.id == "print":
-        return program
-    before = [ast.unparse(statement) for statement in tree.body[:-1]]
-    return "\n".join([*before, f"_shown = {ast.unparse(last.value)}", "print(_shown) if _shown is not None else None"])
+    return "\n".join([*parts, "print(_shown) if _shown is not None else None"])

@@ -206,6 +206,8 @@ class ValueHead:
             expected |= {"in.weight": (members, units, self.size), "in.bias": (members, units)}
         if self.pooled:
             expected |= {"pool.weight": (members, self.size), "pool.mean": (self.size,), "pool.std": (self.size,)}
+        if not all(bool((weights[name] > 0).all()) for name in ("std", "pool.std") if name in weights):
+            return False
         return all(shape[name] == wanted for name, wanted in expected.items()) and (
             "in.weight" in shape or units == self.size
         )
