@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from reason.errors import UsageError
+from reason.fields import describe
 from reason.search.driver import AnyRun, Run, check_budget
 from reason.search.measuring import find_verifiers
 from reason.search.strategies import for_budget, make_strategy
@@ -80,6 +81,9 @@ class Solver:
         check_draft(draft, engine)
         self.plan = None if plan is None else _make_plan(plan)
         routing = check_route(route, model, small_model, engine, plan=self.plan)
+        given = {"route": route, "plan": plan, "small_model": small_model}
+        self.pair = {name: _told(value) for name, value in given.items() if value is not None}
+        """The route, the plan and the small model as they were given, for who writes down how answers came to be."""
         if unsafe_exec:
             _allow_unsafe()
         self._owns_engine = engine is None
@@ -422,6 +426,10 @@ def check_route(
             f"known pairs: {', '.join(f'{small} for {large}' for large, small in SMALLER.items())}"
         )
     return Routing(router, small)
+
+
+def _told(value: Any) -> str:
+    return value if isinstance(value, str) else f"{type(value).__name__} {describe(value)}"
 
 
 def _allow_unsafe() -> None:

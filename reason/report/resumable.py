@@ -80,6 +80,7 @@ class Resumable(abc.ABC, Generic[R, S]):
             ReasonError: the engine ended, nothing can be written, or the first problems all failed alike.
         """
         config = self.config(model=solver.engine.name)
+        config["model"] = {**config["model"], **solver.pair}
         with self.folder.locked():
             self.folder.open(config, overwrite=self._overwrite)
             self._sitting = self.sitting(solver, config)

@@ -85,6 +85,8 @@ def find_runs(path: Path, problems: Collection[str] = ()) -> list[RunFile]:
         files = {path.stem: path}
     if not files:
         raise UsageError(f"{path} holds no traces (*.jsonl)")
+    for name in [name for name in files if name.endswith(".plan") and name.removesuffix(".plan") not in files]:
+        files[name.removesuffix(".plan")] = files.pop(name)  # a small model's answer that stood: there was no search
     if missing := [name for name in problems if name not in files]:
         raise UsageError(f"{path} has no trace of {', '.join(missing)}; it has {_some(list(files))}")
     return [
