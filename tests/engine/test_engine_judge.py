@@ -89,6 +89,7 @@ OTHERS = {
     "value-prompt",  # needs words
     "codet",  # is about programs, as is
     "public-tests",
+    "tools",  # answers calls
     "head",  # needs a trained head: test_engine_value_head
 }
 

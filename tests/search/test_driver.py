@@ -434,9 +434,10 @@ def test_the_solution_as_a_dict(solve: Solve, watched: type[WatchedEngine]) -> N
     assert solution.problem == "p7"
     table = solution.as_dict()
     assert table["answer"] == "1"
+    ended = {"finish_reason": "eos", "score": None}
     assert table["candidates"] == [
-        {"answer": "1", "text": box(1), "num_tokens": len(box(1)), "finish_reason": "eos", "score": None},
-        {"answer": None, "text": "?", "num_tokens": 1, "finish_reason": "eos", "score": None},
+        {"answer": "1", "text": box(1), "num_tokens": len(box(1)), **ended, "answer_class": 0},
+        {"answer": None, "text": "?", "num_tokens": 1, **ended, "answer_class": None},
     ]
     assert table["usage"]["policy_tokens"] == solution.usage.policy_tokens == len(box(1)) + 1
     assert table["usage"]["prompt_tokens"] > 0

@@ -62,7 +62,7 @@ def test_kinds_of_files(tmp_path: Path, name: str) -> None:
     rows = [ROW, {**ROW, "id": "b"}]
     text = json.dumps(rows) if ".json." in f"{name}." else "\n\n".join(map(json.dumps, rows)) + "\n"
     data = text.encode()
-    (tmp_path / name).write_bytes(gzip.compress(data) if name.endswith(".gz") else data)
+    (tmp_path / name).write_bytes(gzip.compress(data, mtime=0) if name.endswith(".gz") else data)
     task = load_task(tmp_path / name)
     assert [example.problem.id for example in task.examples] == ["a", "b"]
     assert task.name == "rows"
@@ -193,7 +193,7 @@ def test_a_malformed_row_of_a_named_task(write: Write, name: str, row: dict[str,
         ("a.jsonl", b'{"question": "q", "answer": "1"}\n{"question', "a.jsonl, line 2: not JSON"),
         ("a.jsonl", b"\xff\xfe", "is not UTF-8 text"),
         ("a.jsonl.gz", b"plain", "is not UTF-8 text in gzip"),
-        ("a.jsonl.gz", gzip.compress(b"{}" * 100)[:20], "is not UTF-8 text in gzip"),
+        ("a.jsonl.gz", gzip.compress(b"{}" * 100, mtime=0)[:20], "is not UTF-8 text in gzip"),
         ("a.json", b'{"question": "q"}', "has to be a list of rows, this is an object"),
         ("a.json", b'[{"question": "q"}]', "a.json, item 1: no field 'answer'"),
         ("a.json", b"[" * 100_000, "not JSON"),
