@@ -32,7 +32,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "rstar-math": {"iterations": 2, "num_children": 2, "max_steps": 3},
     "mctsr": {"iterations": 2},
     "rethink-mcts": {"rollouts": 2, "verifier": "judge"},
-    "tool-agent": {"num_samples": 2, "turn_tokens": 15, "max_calls": 2, "temperature": 0.8},
+    "tool-agent": {"num_samples": 2, "turn_tokens": 15, "max_calls": 2, "temperature": 0.8, "few_shot": 0},
     "ab-mcts": {"num_samples": 6},
     "astar": {"num_children": 3, "max_expansions": 5, "weight": 1.5},
     "budget-forcing": {"num_waits": 2},

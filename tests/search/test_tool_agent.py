@@ -49,7 +49,8 @@ def test_what_there_is_to_call() -> None:
     assert "<search>" in asked[0]
     assert "<search>" not in asked[1]
     assert asked[1].rstrip().endswith("<assistant>")
-    assert "What is 1?" in asked[1].rpartition("Example")[2]
+    assert "What is 1?" in asked[1].rpartition("<user>")[2]
+    assert "\\boxed{650}" in asked[1].partition("<assistant>")[2], "an example, as a turn of its own"
 
 
 def test_calls_run_out() -> None:

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+from reason.errors import UsageError
 from reason.search.strategies.decoding import Decoding, check_at_least
 from reason.search.tree import ROOT, Action, Expand, Measure, Node, Room, Tree
 from reason.search.voting import vote
@@ -28,17 +29,17 @@ __all__ = ["ToolAgent"]
 TOOLS = "tools"
 
 _CLOSINGS = tuple(map(closing, CALLS))
-_INSTRUCTION = """You may use tools. Write a call, stop, and its output is shown to you; then go on.
+_INSTRUCTION = """Use tools: write a call and stop, and you are shown its output.
 <python>a program that prints what you want to know</python>
 <calc>an arithmetic expression</calc>{search}
-Call a tool for every calculation that is not trivial. When you know the answer, say it in the form asked for.
-
-Example: What is the sum of the squares of the whole numbers from 1 to 12?
-<python>print(sum(n * n for n in range(1, 13)))</python>
+Let a tool do every calculation and every check. Begin with a call. When you know the answer, say it in the form asked \
+for."""
+_EXAMPLE = "What is the sum of the squares of the whole numbers from 1 to 12?"
+_WORKED = """<python>print(sum(n * n for n in range(1, 13)))</python>
 <output>
 650
 </output>
-The sum is \\boxed{{650}}."""
+The sum is \\boxed{650}."""
 _SEARCH = "\n<search>a few words, to look something up in the passages</search>"
 _CLOSING_TOKENS = 64
 
@@ -51,6 +52,7 @@ class ToolAgent(Decoding):
         num_samples: agents that work side by side; their answers vote.
         max_calls: calls of each; one more is not answered, and ends it.
         turn_tokens: limit of what is written between two calls.
+        few_shot: worked examples before the problem, at most 1: without it small models seldom call anything.
     """
 
     breadth: ClassVar[str] = "num_samples"
@@ -58,12 +60,15 @@ class ToolAgent(Decoding):
     num_samples: int = 1
     max_calls: int = 6
     turn_tokens: int = 384
+    few_shot: int = 1
     temperature: float = 0.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_at_least(self, 1, "num_samples", "turn_tokens")
-        check_at_least(self, 0, "max_calls")
+        check_at_least(self, 0, "max_calls", "few_shot")
+        if self.few_shot > 1:
+            raise UsageError(f"few_shot must be at most 1, got {self.few_shot}")
 
     @property
     def measures(self) -> tuple[str, ...]:
@@ -79,7 +84,7 @@ class ToolAgent(Decoding):
                     num_samples=self.num_samples - begun,
                     until=min(self.turn_tokens, self.max_tokens),
                     max_tokens=min(self.turn_tokens, self.max_tokens),
-                    prompt=_prompt(tree.problem),
+                    prompt=_prompt(tree.problem, self.few_shot),
                     sampling=self.sampling,
                     stop=_CLOSINGS,
                     open_ended=True,
@@ -141,9 +146,12 @@ def _num_calls(tree: Tree, leaf: Node) -> int:
     return count
 
 
-def _prompt(problem: Problem) -> tuple[Message, ...]:
+def _prompt(problem: Problem, few_shot: int) -> tuple[Message, ...]:
     """The problem's turns, the last with what there is to call."""
     content = problem.content
     *turns, last = math_messages(content) if isinstance(content, str) else content
     instruction = _INSTRUCTION.format(search=_SEARCH if problem.passages else "")
-    return (*turns, Message(role="user", content=f"{instruction}\n\n{last['content']}"))
+    asked = (f"{text}\n\n{instruction}" for text in (_EXAMPLE, str(last["content"])))
+    example, problem_turn = (Message(role="user", content=text) for text in asked)
+    shown = (example, Message(role="assistant", content=_WORKED)) if few_shot else ()
+    return (*turns, *shown, problem_turn)
