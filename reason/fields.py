@@ -10,7 +10,17 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from reason.errors import UnknownName, UsageError
 
-__all__ = ["check_choices", "check_types", "describe", "hints", "label", "make", "parse", "parse_settings"]
+__all__ = [
+    "check_choices",
+    "check_object",
+    "check_types",
+    "describe",
+    "hints",
+    "label",
+    "make",
+    "parse",
+    "parse_settings",
+]
 
 
 def hints(kind: type[Any]) -> Mapping[str, Any]:
@@ -76,6 +86,23 @@ def parse(key: str, text: str, kind: Any) -> Any:
         return kind(text)
     except ValueError:
         raise UsageError(f"{key} must be {_article(kind.__name__)}, got {text!r}") from None
+
+
+def check_object(what: str, given: Any, protocol: type[Any], method: str, fields: Mapping[str, Any]) -> None:
+    """Whether what is given in the place of a name is an object of its kind, without fields.
+
+    Args:
+        what: the kind with its article, for messages.
+        protocol: what it must be.
+        method: what such objects have, for messages.
+
+    Raises:
+        UsageError: it is not.
+    """
+    if isinstance(given, type) or not isinstance(given, protocol):
+        raise UsageError(f"{what} is a name or an object with {_article_of(method)} {method} method, got {given!r}")
+    if fields:
+        raise UsageError(f"give fields with {what}'s name, not with an object: {', '.join(fields)}")
 
 
 def make(
@@ -169,6 +196,10 @@ def _check_choice(key: str, value: Any, kind: Any) -> None:
 
 def _shown(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value).replace(",", ";")
+
+
+def _article_of(word: str) -> str:
+    return "an" if word[0] in "aeiou" else "a"
 
 
 def _article(kind: str) -> str:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from reason.report.evaluate import Evaluation
     from reason.training.value.rollouts import Rollout
 
-__all__ = ["app", "checked_layers", "counter", "layer_numbers", "saying"]
+__all__ = ["app", "command_line", "counter", "layer_numbers", "layers_to_try", "run_to_its_end", "saying"]
 
 app = typer.Typer(help="Train the small learned parts on a model's own solutions.", no_args_is_help=True)
 
@@ -78,7 +78,7 @@ def value(
     from reason.tasks import load_task
     from reason.training.value.card import json_figures, write_card
     from reason.training.value.fit import FitOptions
-    from reason.training.value.recipe import default_layers, train
+    from reason.training.value.recipe import train
     from reason.training.value.states import Recorder
 
     fits = [
@@ -100,7 +100,7 @@ def value(
     folder = out or default_folder(f"value-{loaded.name}", model)
     say = saying(as_json)
     with Solver(model, device=device, dtype=dtype, kv_tokens=kv_tokens, threads=threads, draft=draft) as solver:
-        layers_tried = checked_layers(wanted, _num_layers(solver)) if wanted else default_layers(_num_layers(solver))
+        layers_tried = layers_to_try(wanted, _num_layers(solver))
         delimiter = loaded.examples[0].problem.step_delimiter
         recorder = Recorder(layers_tried, folder / "states", delimiter=delimiter, every=every)
         evaluation = Evaluation(
@@ -115,9 +115,7 @@ def value(
             draft=draft,
         )
         say(f"1/3 solutions of {len(loaded)} problems, {samples} each, and states of layers {_listed(layers_tried)}")
-        if not _roll(evaluation, solver):
-            print("interrupted: the same command goes on from there", file=sys.stderr)
-            raise typer.Exit(130)
+        run_to_its_end(evaluation, solver)
         rollouts = read_rollouts(evaluation.folder.path)
         say(f"2/3 states of {len(rollouts)} solutions, computed where they were not kept")
         _collect(
@@ -140,16 +138,23 @@ def value(
         rollouts, folder / "states", layers_tried, fits, model=name, about=about, on_fit=counter("fits")
     )
     head.save(folder / "head.safetensors")
-    write_card(folder, head, tried, command=" ".join(["reason", *map(shlex.quote, sys.argv[1:])]))
+    write_card(folder, head, tried, command=command_line())
     if as_json:
         print_json(json_figures({"head": str(folder / "head.safetensors"), "layer": head.layer, **head.about}))
     else:
         _print(folder, head.layer, head.about["figures"])
 
 
-def _roll(evaluation: Evaluation, solver: Solver) -> bool:
-    """Has the problems solved; False if that was interrupted."""
-    return asyncio.run(run_watched(evaluation, solver)).complete
+def run_to_its_end(evaluation: Evaluation, solver: Solver) -> None:
+    """Has the problems solved; ends the command if that was interrupted."""
+    if not asyncio.run(run_watched(evaluation, solver)).complete:
+        print("interrupted: the same command goes on from there", file=sys.stderr)
+        raise typer.Exit(130)
+
+
+def command_line() -> str:
+    """The command as it was given."""
+    return " ".join(["reason", *map(shlex.quote, sys.argv[1:])])
 
 
 def _collect(solver: Solver, rollouts: Sequence[Rollout], folder: Path, layers: Sequence[int], **more: Any) -> None:
@@ -166,12 +171,16 @@ def _num_layers(solver: Solver) -> int:
     return solver.engine.num_layers
 
 
-def checked_layers(layers: Sequence[int], num_layers: int) -> Sequence[int]:
-    """Raises UsageError where a model has no such layer."""
-    for layer in layers:
+def layers_to_try(wanted: Sequence[int] | None, num_layers: int) -> Sequence[int]:
+    """Those that are wanted, else the ones where heads were best. Raises UsageError where a model has no such layer."""
+    from reason.training.value.recipe import default_layers
+
+    if wanted is None:
+        return default_layers(num_layers)
+    for layer in wanted:
         if not -1 <= layer < num_layers - 1:
             raise UsageError(f"--layers are from 0 to {num_layers - 2}, or -1 for after the final norm, got {layer}")
-    return layers
+    return wanted
 
 
 def _listed(layers: Sequence[int]) -> str:

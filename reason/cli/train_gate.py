@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,8 +11,7 @@ from reason.cli import options
 from reason.cli.errors import exit_on_error
 from reason.cli.eval import default_folder
 from reason.cli.printing import print_json
-from reason.cli.running import run_watched
-from reason.cli.train import saying
+from reason.cli.train import run_to_its_end, saying
 from reason.errors import UsageError
 
 if TYPE_CHECKING:
@@ -99,9 +96,7 @@ def gate(
         )
         say(f"answers to {len(loaded)} problems, {len(made)} gates")
         for evaluation in (greedy, drawn)[: 1 + (samples > 1)]:
-            if not asyncio.run(run_watched(evaluation, solver)).complete:
-                print("interrupted: the same command goes on from there", file=sys.stderr)
-                raise typer.Exit(130)
+            run_to_its_end(evaluation, solver)
     answers = [
         Answered(problem=name, correct=result.correct, scores=recorder.read(name) if result.answer is not None else {})
         for name, result in sorted(greedy.folder.results().items())

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import shlex
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -14,8 +11,7 @@ from reason.cli import options
 from reason.cli.errors import exit_on_error
 from reason.cli.eval import default_folder
 from reason.cli.printing import print_json
-from reason.cli.running import run_watched
-from reason.cli.train import checked_layers, counter, layer_numbers, saying
+from reason.cli.train import command_line, counter, layer_numbers, layers_to_try, run_to_its_end, saying
 from reason.errors import UsageError
 
 __all__ = ["router"]
@@ -70,7 +66,7 @@ def router(
     on the small model's hidden states is fitted to which was better. Ctrl-C ends it; the same command goes on from
     there.
     """
-    from reason.api import Solver, check_route
+    from reason.api import Solver
     from reason.engine.local import LocalEngine
     from reason.report.evaluate import Evaluation
     from reason.route import RoutedEngine
@@ -79,7 +75,6 @@ def router(
     from reason.training.router.explore import Explorer
     from reason.training.router.recipe import train_router
     from reason.training.value.fit import FitOptions
-    from reason.training.value.recipe import default_layers
     from reason.training.writing import write_whole
     from reason.verifiers import make_verifier
     from reason.verifiers.probes import fingerprint, probes_of
@@ -90,7 +85,6 @@ def router(
     loaded = load_task(task, data=data, limit=limit, offset=offset)
     folder = out or default_folder(f"router-{loaded.name}", model)
     say = saying(as_json)
-    check_route("always", model, small_model)
     with Solver(
         model,
         device=device,
@@ -104,9 +98,7 @@ def router(
         engine = solver.engine
         if not isinstance(engine, RoutedEngine) or not isinstance(engine.draft, LocalEngine):
             raise UsageError("routers are trained on local models")
-        tried_layers = (
-            checked_layers(wanted, engine.draft.num_layers) if wanted else default_layers(engine.draft.num_layers)
-        )
+        tried_layers = layers_to_try(wanted, engine.draft.num_layers)
         probes_of([judge], engine.target)  # where there is no head for the large model it is said now
         explorer = Explorer(judge, folder / "steps", tried_layers, escalate=escalate)
         evaluation = Evaluation(
@@ -129,9 +121,7 @@ def router(
         )
         say(f"1/2 steps of {engine.draft.name} and {engine.target.name} on {len(loaded)} problems")
         with Solver(engine=RoutedEngine(engine.draft, engine.target, explorer)) as exploring:
-            if not asyncio.run(run_watched(evaluation, exploring)).complete:
-                print("interrupted: the same command goes on from there", file=sys.stderr)
-                raise typer.Exit(130)
+            run_to_its_end(evaluation, exploring)
         small, large = engine.draft.name, engine.target.name
     say(f"2/2 {len(tried_layers)} fits")
     head, tried = train_router(
@@ -145,7 +135,7 @@ def router(
         on_fit=counter("fits"),
     )
     head.save(folder / "router.safetensors")
-    card = router_card(head, tried, command=" ".join(["reason", *map(shlex.quote, sys.argv[1:])]))
+    card = router_card(head, tried, command=command_line())
     write_whole(folder / "card.md", card.encode())
     if as_json:
         print_json({"router": str(folder / "router.safetensors"), "layer": head.layer, **head.about})

@@ -7,16 +7,16 @@ what the agent is told is what the tool says either way.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+import contextlib
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
+from typing import Any
 
-from reason.types import Completion, Engine, Path, Problem, Request, Scored, TextCodec, Usage
-from reason.verifiers.tools import TOOLS, Toolbox, find_call
-from reason.verifiers.tools.calls import closing
+from reason.types import Completion, Engine, Problem, Request, Usage
+from reason.verifiers.tools import Toolbox, find_call
+from reason.verifiers.tools.calls import CLOSINGS
 
 __all__ = ["ToolsAhead"]
-
-_CLOSINGS = tuple(map(closing, TOOLS))
 
 
 class ToolsAhead:
@@ -35,20 +35,16 @@ class ToolsAhead:
         self._toolbox = toolbox
         self._problem = problem
 
-    @property
-    def name(self) -> str:
-        return self._engine.name
-
-    @property
-    def codec(self) -> TextCodec:
-        return self._engine.codec
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._engine, name)
 
     async def generate(self, requests: Sequence[Request]) -> AsyncIterator[Completion]:
-        calling = [request for request in requests if set(_CLOSINGS) & set(request.stop)]
+        calling = [request for request in requests if set(CLOSINGS) & set(request.stop)]
         guessing = asyncio.ensure_future(self._guess(calling)) if calling else None
         try:
-            async for completion in self._engine.generate(requests):
-                yield completion
+            async with contextlib.aclosing(self._engine.generate(requests)) as stream:  # type: ignore[type-var]
+                async for completion in stream:
+                    yield completion
         finally:
             if guessing is not None:
                 guessing.cancel()
@@ -59,20 +55,10 @@ class ToolsAhead:
         asked = [
             replace(request, owner=_owner(request.owner), probes=(), states=(), hidden=False) for request in requests
         ]
-        async for completion in self._small.generate(asked):
-            if completion.stopped_on in _CLOSINGS and (call := find_call(completion.text)) is not None:
-                self._toolbox.begin(call, self._problem)
-
-    async def score(
-        self,
-        paths: Sequence[Path],
-        start: int,
-        *,
-        logprobs: bool = True,
-        layers: Sequence[int] = (),
-        owner: str = "",
-    ) -> Sequence[Scored]:
-        return await self._engine.score(paths, start, logprobs=logprobs, layers=layers, owner=owner)
+        async with contextlib.aclosing(self._small.generate(asked)) as stream:  # type: ignore[type-var]
+            async for completion in stream:
+                if completion.stopped_on in CLOSINGS and (call := find_call(completion.text)) is not None:
+                    self._toolbox.begin(call, self._problem)
 
     def usage(self, owner: str) -> Usage:
         """The agent's work and the guesses'."""
@@ -84,9 +70,6 @@ class ToolsAhead:
     def forget(self, owner: str) -> None:
         self._engine.forget(owner)
         self._small.forget(_owner(owner))
-
-    def progress(self, owner: str) -> Mapping[int, str]:
-        return self._engine.progress(owner)
 
     def close(self) -> None:
         """Closes nothing: the engines are the caller's."""

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import replace
 
 from reason.plan.speceyes import AGREEMENT, SpecEyes
 from reason.search.driver import Run
 from reason.search.tree import Tree
 from reason.types import Engine, Message, Path, Solution, TextCodec, Usage
+from reason.verifiers.judge import log_masses, spellings
 
 __all__ = ["PlannedRun"]
 
@@ -60,11 +60,12 @@ class PlannedRun:
     async def solve(self) -> Solution:
         """The small model's solution if it passes the gate, else the full run's. Either has the ledger of both."""
         screened = Usage()
-        if self._plan.screen is not None and await self._needs_more(self._plan.screen):
-            self._active = self._full
-            return self._with(await self._full.solve(), self._screening())
         if self._plan.screen is not None:
+            needs_more = await self._needs_more(self._plan.screen)
             screened = self._screening()
+            if needs_more:
+                self._active = self._full
+                return self._with(await self._full.solve(), screened)
         quick = self._with(await self._small.solve(), screened)
         quick.usage.draft_model_tokens = quick.usage.policy_tokens
         if quick.answer is not None and self.score(quick) >= self._plan.limit:
@@ -88,12 +89,11 @@ class PlannedRun:
     async def _needs_more(self, limit: float) -> bool:
         engine, codec = self._full.engine, self._full.engine.codec
         path = self._asked(codec)
-        answers = [_tokens(codec, words) for words in (("Yes", " Yes", "yes"), ("No", " No", "no"))]
-        paths = [path + word for words in answers for word in words]
-        scored = await engine.score(paths, len(path), owner=self._screen_owner)
-        masses = [math.exp(float(one.logprobs.sum())) for one in scored]
-        yes, no = math.fsum(masses[: len(answers[0])]), math.fsum(masses[len(answers[0]) :])
-        return yes / (yes + no) >= limit if yes + no > 0 else True
+        answers = [spellings(codec, words) for words in (("Yes", " Yes", "yes"), ("No", " No", "no"))]
+        yes, no = await log_masses(engine, path, answers, self._screen_owner)
+        if max(yes, no) == -math.inf:  # the model rules out both
+            return True
+        return 1.0 / (1.0 + math.exp(min(no - yes, 700.0))) >= limit
 
     def _asked(self, codec: TextCodec) -> Path:
         problem = self._full.tree.problem
@@ -109,8 +109,3 @@ class PlannedRun:
         usage = self._full.engine.usage(self._screen_owner)
         self._full.engine.forget(self._screen_owner)
         return usage
-
-
-def _tokens(codec: TextCodec, words: Sequence[str]) -> list[Path]:
-    encoded = list(dict.fromkeys(codec.encode(word) for word in words))
-    return [tokens for tokens in encoded if len(tokens) == 1] or encoded[:1]

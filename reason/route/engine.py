@@ -56,7 +56,6 @@ class _Written:
     """A completion under way."""
 
     steps: list[Completion] = field(default_factory=list)
-    authors: list[Author] = field(default_factory=list)
 
     @property
     def tokens(self) -> Path:
@@ -194,9 +193,8 @@ class RoutedEngine:
                 max_tokens=min(self._max_step_tokens, request.max_tokens - len(begun)),
                 stop=(*request.stop, *({self._delimiter} - set(request.stop))),
             )
-            author, completion, values = await self._step(step, solution)
+            completion, values = await self._step(step, solution)
             written.steps.append(completion)
-            written.authors.append(author)
             if completion.finish_reason not in _FAILED:
                 text = self.codec.decode(completion.token_ids)
                 solution = (*solution, Step(text=text, tokens=completion.token_ids, logprobs=values))
@@ -206,16 +204,14 @@ class RoutedEngine:
                 return ended
             self._begun[request.owner, request.key] = self.codec.decode(written.tokens)
 
-    async def _step(
-        self, request: Request, before: tuple[Step, ...]
-    ) -> tuple[Author, Completion, tuple[TokenLogprobs, ...]]:
-        """Who wrote the step that stays, the step, and what the router's probes say of it."""
+    async def _step(self, request: Request, before: tuple[Step, ...]) -> tuple[Completion, tuple[TokenLogprobs, ...]]:
+        """The step that stays, and what the router's probes say of it."""
         counts = self._counts.setdefault(request.owner, _Counts())
         counts.steps += 1
         probing = replace(request, probes=self._probes, states=(), hidden=False)
         drafted = await _one(self.draft, probing)
         if drafted.finish_reason in _FAILED:
-            return "draft", drafted, ()
+            return drafted, ()
         rewriting: asyncio.Future[Completion] | None = None
 
         async def rewrite() -> Completion:
@@ -243,10 +239,10 @@ class RoutedEngine:
         if chosen is None:
             recorded = request.sampling.logprobs is not None or request.sampling.statistics or bool(request.probes)
             kept = tuple(replace(each, values=()) for each in drafted.logprobs) if recorded else ()
-            return "draft", replace(drafted, logprobs=kept), drafted.logprobs
+            return replace(drafted, logprobs=kept), drafted.logprobs
         counts.escalated += 1
         values = await self._read(request, chosen) if chosen.finish_reason not in _FAILED else ()
-        return "target", chosen, values
+        return chosen, values
 
     async def _read(self, request: Request, written: Completion) -> tuple[TokenLogprobs, ...]:
         """What the router's probes say of a step of the target's. The draft model reads it, as it must to go on."""

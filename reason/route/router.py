@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, Protocol, TypeAlias, runtime_checkable
 
-from reason.types import Completion, Engine, Probe, Trajectory
+from reason.types import Completion, Engine, Probe, Step, Trajectory
 
 __all__ = ["Author", "Drafted", "Rewrite", "Router"]
 
@@ -33,6 +33,12 @@ class Drafted:
     draft: Engine
     target: Engine
     owner: str
+
+    def rewritten(self, completion: Completion) -> Trajectory:
+        """The solution with the target's step in the place of the drafted one."""
+        step = Step(text=self.target.codec.decode(completion.token_ids), tokens=completion.token_ids)
+        steps = (*self.trajectory.steps[:-1], step)
+        return replace(self.trajectory, steps=steps, finished=completion.finish_reason == "eos")
 
 
 @runtime_checkable

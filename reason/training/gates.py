@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import ClassVar
 
 from reason.training.writing import write_whole
-from reason.types import Engine, Probe, Trajectory, Usage, Verifier
-from reason.verifiers.probes import fingerprint, probes_of
+from reason.types import Engine, Trajectory, Verifier
+from reason.verifiers.probes import fingerprint
+from reason.verifiers.several import Several
 
 __all__ = ["GateRecorder"]
 
 
-class GateRecorder:
+class GateRecorder(Several):
     """Its own scores say nothing.
 
     Args:
@@ -27,40 +28,12 @@ class GateRecorder:
 
     def __init__(self, gates: Mapping[str, Verifier], folder: Path) -> None:
         self._gates = dict(gates)
+        self.members = tuple(self._gates.values())
         self._folder = folder
-
-    @property
-    def statistics(self) -> bool:
-        return any(gate.statistics for gate in self._gates.values())
-
-    @property
-    def top_logprobs(self) -> int | None:
-        return max((gate.top_logprobs for gate in self._gates.values() if gate.top_logprobs is not None), default=None)
-
-    @property
-    def hidden(self) -> bool:
-        return any(getattr(gate, "hidden", False) for gate in self._gates.values())
 
     def fingerprint(self, model: str | None) -> str:
         """Which gates they are, and the heads that they read with: of an evaluation with others the scores are none."""
         return "; ".join(f"{name} {fingerprint(gate, model)}".strip() for name, gate in self._gates.items())
-
-    def usage(self, owner: str) -> Usage:
-        """What gates that run models of their own have cost."""
-        total = Usage()
-        for gate in self._gates.values():
-            if (count := getattr(gate, "usage", None)) is not None:
-                total = total.plus(count(owner))
-        return total
-
-    def forget(self, owner: str) -> None:
-        """Drops what is counted for an owner whose work is over."""
-        for gate in self._gates.values():
-            if (forget := getattr(gate, "forget", None)) is not None:
-                forget(owner)
-
-    def probes(self, engine: Engine) -> tuple[Probe, ...]:
-        return probes_of(self._gates.values(), engine)
 
     async def score(self, trajectories: Sequence[Trajectory], engine: Engine, owner: str) -> list[float]:
         by_gate = {name: await gate.score(trajectories, engine, owner) for name, gate in self._gates.items()}

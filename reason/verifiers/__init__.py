@@ -5,8 +5,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from reason.errors import UsageError
-from reason.fields import make
+from reason.fields import check_object, make
 from reason.types import Embedder, Verifier
 from reason.verifiers.aggregate import AGGREGATIONS, aggregate, check_aggregation
 from reason.verifiers.agreement import Agreement
@@ -82,10 +81,7 @@ def make_verifier(name: str | Verifier, /, **fields: Any) -> Verifier:
         UsageError: a field has a value that it does not take, or is given twice.
     """
     if not isinstance(name, str):
-        if isinstance(name, type) or not isinstance(name, Verifier):
-            raise UsageError(f"a verifier is a name or an object with a score method, got {name!r}")
-        if fields:
-            raise UsageError(f"give fields with a verifier's name, not with an object: {', '.join(fields)}")
+        check_object("a verifier", name, Verifier, "score", fields)
         return name
     verifier: Verifier = make("verifier", VERIFIERS | VERIFIERS_OF, name, fields, parsers={"members": _members})
     return verifier
@@ -94,10 +90,7 @@ def make_verifier(name: str | Verifier, /, **fields: Any) -> Verifier:
 def make_embedder(name: str | Embedder, /, **fields: Any) -> Embedder:
     """An embedder by name; otherwise as ``make_verifier``."""
     if not isinstance(name, str):
-        if isinstance(name, type) or not isinstance(name, Embedder):
-            raise UsageError(f"an embedder is a name or an object with an embed method, got {name!r}")
-        if fields:
-            raise UsageError(f"give fields with an embedder's name, not with an object: {', '.join(fields)}")
+        check_object("an embedder", name, Embedder, "embed", fields)
         return name
     embedder: Embedder = make("embedder", EMBEDDERS, name, fields)
     return embedder

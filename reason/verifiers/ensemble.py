@@ -16,14 +16,15 @@ from typing import ClassVar, Literal
 
 from reason.errors import UsageError
 from reason.fields import check_choices
-from reason.types import Engine, Probe, Trajectory, Usage, Verifier
-from reason.verifiers.probes import fingerprint, probes_of
+from reason.types import Engine, Trajectory, Verifier
+from reason.verifiers.probes import fingerprint
+from reason.verifiers.several import Several
 
 __all__ = ["Ensemble"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ensemble:
+class Ensemble(Several):
     """Args:
     members: the verifiers; one by one, each scores everything.
     how: what is made of their scores.
@@ -47,25 +48,9 @@ class Ensemble:
         if not 0 <= self.weight <= 1:
             raise UsageError(f"weight must be in [0, 1], got {self.weight}")
 
-    @property
-    def statistics(self) -> bool:
-        return any(member.statistics for member in self.members)
-
-    @property
-    def top_logprobs(self) -> int | None:
-        return max((member.top_logprobs for member in self.members if member.top_logprobs is not None), default=None)
-
-    @property
-    def hidden(self) -> bool:
-        return any(getattr(member, "hidden", False) for member in self.members)
-
     def fingerprint(self, model: str | None) -> str:
         """Of the members that have one."""
         return "+".join(filter(None, (fingerprint(member, model) for member in self.members)))
-
-    def probes(self, engine: Engine) -> tuple[Probe, ...]:
-        """What the members read while steps are generated."""
-        return probes_of(self.members, engine)
 
     async def score(self, trajectories: Sequence[Trajectory], engine: Engine, owner: str) -> list[float]:
         by_member = [await member.score(trajectories, engine, owner) for member in self.members]
@@ -78,23 +63,3 @@ class Ensemble:
         if self.how == "mean":
             return mean
         return mean - self.weight * math.fsum((score - mean) ** 2 for score in scores) / len(scores)
-
-    def usage(self, owner: str) -> Usage:
-        """What those members that run models of their own have cost."""
-        total = Usage()
-        for member in self.members:
-            if (count := getattr(member, "usage", None)) is not None:
-                total = total.plus(count(owner))
-        return total
-
-    def forget(self, owner: str) -> None:
-        """Drops what is counted for an owner whose work is over."""
-        for member in self.members:
-            if (forget := getattr(member, "forget", None)) is not None:
-                forget(owner)
-
-    def close(self) -> None:
-        """Frees the members' own models."""
-        for member in self.members:
-            if (close := getattr(member, "close", None)) is not None:
-                close()

@@ -20,7 +20,7 @@ from typing import ClassVar
 from reason.errors import UsageError
 from reason.types import Engine, Message, Path, TextCodec, Trajectory
 
-__all__ = ["Judge"]
+__all__ = ["Judge", "log_masses", "spellings"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +49,7 @@ class Judge:
 
     async def score(self, trajectories: Sequence[Trajectory], engine: Engine, owner: str) -> list[float]:
         turn = _question(engine.codec, self.question)
-        answers = [_spellings(engine.codec, words) for words in (self.yes, self.no)]
+        answers = [spellings(engine.codec, words) for words in (self.yes, self.no)]
         if set(answers[0]) & set(answers[1]):
             raise UsageError(f"yes and no must differ in their tokens, got {self.yes!r} and {self.no!r}")
         asked = [self._ask(trajectory.path, turn, answers, engine, owner) for trajectory in trajectories]
@@ -58,10 +58,7 @@ class Judge:
     async def _ask(self, path: Path, turn: Path, answers: list[list[Path]], engine: Engine, owner: str) -> float:
         # A path that ended by itself has its turn's end already.
         begun = path + (turn[1:] if path[-1:] == turn[:1] else turn)
-        paths = [begun + spelling for spellings in answers for spelling in spellings]
-        scored = await engine.score(paths, len(begun), owner=owner)
-        logprobs = [float(one.logprobs.sum()) for one in scored]
-        yes, no = (_log_sum(part) for part in (logprobs[: len(answers[0])], logprobs[len(answers[0]) :]))
+        yes, no = await log_masses(engine, begun, answers, owner)
         if yes == no:  # also where the model rules out both
             return 0.5
         return 1.0 / (1.0 + math.exp(min(no - yes, 700.0)))
@@ -79,7 +76,14 @@ def _question(codec: TextCodec, question: str) -> Path:
     return turn + codec.encode(f"{'' if opened else thinking.start}\n\n{thinking.end}\n\n")
 
 
-def _spellings(codec: TextCodec, words: Sequence[str]) -> list[Path]:
+async def log_masses(engine: Engine, path: Path, answers: Sequence[Sequence[Path]], owner: str) -> tuple[float, ...]:
+    """Of each answer the logarithm of its probability after a path, over all its spellings."""
+    paths = [path + spelling for spelled in answers for spelling in spelled]
+    scored = iter(await engine.score(paths, len(path), owner=owner))
+    return tuple(_log_sum([float(next(scored).logprobs.sum()) for _ in spelled]) for spelled in answers)
+
+
+def spellings(codec: TextCodec, words: Sequence[str]) -> list[Path]:
     """The distinct tokens that spell one of ``words``; or all tokens of the first, where none is one token."""
     encoded = list(dict.fromkeys(codec.encode(word) for word in words))
     return [tokens for tokens in encoded if len(tokens) == 1] or encoded[:1]

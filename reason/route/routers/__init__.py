@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from reason.errors import UsageError
-from reason.fields import make
+from reason.fields import check_object, make
 from reason.route.router import Router
 from reason.route.routers.arbitrage import Arbitrage
 from reason.route.routers.fixed import Always, Never
@@ -34,10 +33,7 @@ def make_router(name: str | Router, /, **fields: Any) -> Router:
         UsageError: a field has a value that it does not take, or is given twice.
     """
     if not isinstance(name, str):
-        if isinstance(name, type) or not isinstance(name, Router):
-            raise UsageError(f"a router is a name or an object with a choose method, got {name!r}")
-        if fields:
-            raise UsageError(f"give fields with a router's name, not with an object: {', '.join(fields)}")
+        check_object("a router", name, Router, "choose", fields)
         return name
     router: Router = make("router", ROUTERS, name, fields)
     return router

@@ -6,11 +6,11 @@ is slower than the target alone: what it tells is how good routing could be.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 from reason.route.router import Author, Drafted, Rewrite
-from reason.types import Completion, Engine, Probe, Step, Verifier
+from reason.types import Completion, Engine, Probe, Verifier
 from reason.verifiers import make_verifier
 from reason.verifiers.probes import probes_of
 
@@ -44,9 +44,6 @@ class Oracle:
         written = await rewrite()
         if written.finish_reason in ("error", "cancelled"):
             return written
-        one = drafted.trajectory
-        text = drafted.target.codec.decode(written.token_ids)
-        step = Step(text=text, tokens=written.token_ids)
-        other = replace(one, steps=(*one.steps[:-1], step), finished=written.finish_reason == "eos")
-        ours, theirs = await self._made.score([one, other], drafted.target, drafted.owner)
+        both = [drafted.trajectory, drafted.rewritten(written)]
+        ours, theirs = await self._made.score(both, drafted.target, drafted.owner)
         return written if theirs - ours > self.threshold else None

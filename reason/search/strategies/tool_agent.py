@@ -21,14 +21,12 @@ from reason.search.tree import ROOT, Action, Expand, Measure, Node, Room, Tree
 from reason.search.voting import vote
 from reason.tasks.prompts import math_messages
 from reason.types import Answer, Message, Problem
-from reason.verifiers.tools.calls import TOOLS as CALLS
-from reason.verifiers.tools.calls import closing, find_call
+from reason.verifiers.tools.calls import CLOSINGS, closing, find_call
 
 __all__ = ["ToolAgent"]
 
 TOOLS = "tools"
 
-_CLOSINGS = tuple(map(closing, CALLS))
 _INSTRUCTION = """Use tools: write a call and stop, and you are shown its output.
 <python>a program that prints what you want to know</python>
 <calc>an arithmetic expression</calc>{search}
@@ -82,11 +80,11 @@ class ToolAgent(Decoding):
                 Expand(
                     node=ROOT,
                     num_samples=self.num_samples - begun,
-                    until=min(self.turn_tokens, self.max_tokens),
-                    max_tokens=min(self.turn_tokens, self.max_tokens),
+                    until=self._room(0),
+                    max_tokens=self._room(0),
                     prompt=_prompt(tree.problem, self.few_shot),
                     sampling=self.sampling,
-                    stop=_CLOSINGS,
+                    stop=CLOSINGS,
                     open_ended=True,
                 )
             )
@@ -108,17 +106,22 @@ class ToolAgent(Decoding):
 
     def _calls(self, tree: Tree, leaf: Node) -> bool:
         """Whether a tool is to answer: the writing stopped for it, not at the turn's limit, and calls are left."""
-        before = leaf.path_tokens - leaf.num_tokens
-        stopped = leaf.num_tokens < min(self.turn_tokens, self.max_tokens - before)
-        return stopped and _num_calls(tree, leaf) < self.max_calls
+        return not self._cut_off(leaf) and _num_calls(tree, leaf) < self.max_calls
+
+    def _room(self, written: int) -> int:
+        """Tokens of the next turn at most, after so many."""
+        return min(self.turn_tokens, self.max_tokens - written)
+
+    def _cut_off(self, leaf: Node) -> bool:
+        """Whether its writing ended at the turn's limit."""
+        return leaf.num_tokens >= self._room(leaf.path_tokens - leaf.num_tokens)
 
     def _next(self, tree: Tree, leaf: Node) -> Expand:
         call = find_call(tree.text(leaf.id)) if TOOLS in leaf.scores else None
         told = leaf.feedback.get(TOOLS, "")
         output = "" if call is None else f"{closing(call.tool)}\n<output>\n{told}\n</output>\n"
-        left = min(self.turn_tokens, self.max_tokens - leaf.path_tokens)
-        cut = leaf.num_tokens >= min(self.turn_tokens, self.max_tokens - (leaf.path_tokens - leaf.num_tokens))
-        if left < 1 or (call is None and not cut):  # it called, and no call is left
+        left = self._room(leaf.path_tokens)
+        if left < 1 or (call is None and not self._cut_off(leaf)):  # it called, and no call is left
             return Expand(
                 node=leaf.id,
                 max_tokens=_CLOSING_TOKENS,
@@ -132,7 +135,7 @@ class ToolAgent(Decoding):
             max_tokens=left,
             prompt=output,
             sampling=self.sampling,
-            stop=_CLOSINGS,
+            stop=CLOSINGS,
             open_ended=True,
         )
 

@@ -11,14 +11,15 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path as FilePath
 from typing import TYPE_CHECKING, ClassVar
 
 from reason.errors import ReasonError
 from reason.route.router import Author, Drafted, Rewrite
+from reason.training.value.recipe import hashed
 from reason.training.writing import write_whole
-from reason.types import Completion, Engine, Probe, Step, Verifier
+from reason.types import Completion, Engine, Probe, Verifier
 
 if TYPE_CHECKING:
     import torch
@@ -92,13 +93,12 @@ class Explorer:
         written = await rewrite()
         if written.finish_reason in ("error", "cancelled"):
             return written
-        step = Step(text=drafted.target.codec.decode(written.token_ids), tokens=written.token_ids)
-        other = replace(one, steps=(*one.steps[:-1], step), finished=written.finish_reason == "eos")
         same = written.token_ids == drafted.completion.token_ids  # and equally good: it counts for shares alone
-        scores = await self._verifier.score([one] if same else [one, other], drafted.target, drafted.owner)
+        scores = await self._verifier.score(
+            [one] if same else [one, drafted.rewritten(written)], drafted.target, drafted.owner
+        )
         await self._keep(drafted, scores[0], scores[-1])
-        coin = int.from_bytes(hashlib.blake2b(repr(one.path).encode(), digest_size=8).digest(), "big") / 2**64
-        return written if coin < self._escalate else None
+        return written if hashed(repr(one.path)) < self._escalate else None
 
     async def _keep(self, drafted: Drafted, ours: float, theirs: float) -> None:
         import torch

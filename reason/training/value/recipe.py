@@ -24,7 +24,7 @@ from reason.verifiers.value_head import ValueHead
 if TYPE_CHECKING:
     from reason.training.value.states import States
 
-__all__ = ["CHOSEN_BY", "Parts", "Tried", "default_layers", "part", "train", "tried_row"]
+__all__ = ["CHOSEN_BY", "Parts", "Tried", "default_layers", "hashed", "part", "train", "tried_row"]
 
 CHOSEN_BY = "loss"
 """What decides between layers and targets, on the held-out problems: the lowest, of outcomes at the ends of steps."""
@@ -70,9 +70,14 @@ def part(problems: Sequence[str], *, held_out: float = 0.15, test: float = 0.15)
     when others are added."""
     found = []
     for problem in problems:
-        place = int.from_bytes(hashlib.blake2b(problem.encode(), digest_size=8).digest(), "big") / 2**64
+        place = hashed(problem)
         found.append(2 if place < test else 1 if place < test + held_out else 0)
     return found
+
+
+def hashed(text: str) -> float:
+    """A number in [0, 1) that hangs on the text alone."""
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") / 2**64
 
 
 def train(

@@ -113,8 +113,8 @@ async def collect(
     concurrency: int = 8,
     on_problem: Callable[[int, int], None] | None = None,
 ) -> None:
-    """Computes what is not in the folder yet. A problem's file has the states of all ``layers``, in bfloat16, and of
-    those that it had before.
+    """Computes what is not in the folder yet. A problem's file has the states of all ``layers``, and of those
+    that it had before: in bfloat16, and their means in float32.
 
     Args:
         every: see ``places``.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-__all__ = ["TOOLS", "Call", "closing", "find_call"]
+__all__ = ["CLOSINGS", "TOOLS", "Call", "closing", "find_call"]
 
 TOOLS = ("python", "calc", "search")
 
@@ -23,6 +23,9 @@ class Call(NamedTuple):
 def closing(tool: str) -> str:
     """What ends a call."""
     return f"</{tool}>"
+
+
+CLOSINGS = tuple(map(closing, TOOLS))
 
 
 def find_call(text: str) -> Call | None:
