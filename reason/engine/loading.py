@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 __all__ = ["LoadOptions", "load_codec", "load_draft_model", "load_draft_source", "load_runner"]
 
 _DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32, "float16": torch.float16}
-_MAX_DEFAULT_KV_TOKENS = 131_072
-_KV_MEMORY_SHARE = 0.25
+_MAX_DEFAULT_KV_TOKENS = {"cpu": 131_072, "cuda": 4_194_304}
+_KV_MEMORY_SHARE = {"cpu": 0.25, "cuda": 0.6}
 _DRAFT_KV_MEMORY_SHARE = 0.1
 
 
@@ -111,11 +111,16 @@ def load_runner(
     folder: Path,
     options: LoadOptions,
     *,
-    kv_memory_share: float = _KV_MEMORY_SHARE,
+    kv_memory_share: float | None = None,
     load: Callable[..., PreTrainedModel] | None = None,
 ) -> ModelRunner:
-    """The model in a folder. Its KV pool takes ``kv_memory_share`` of the free memory, if ``options`` do not say;
-    ``load`` reads the weights instead of ``load_model``."""
+    """The model in a folder. Its KV pool takes ``kv_memory_share`` of the free memory, if ``options`` do not say: by
+    default a quarter on a CPU, whose memory others need too, and three fifths on a CUDA device, where what is left is
+    for activations, logits and recorded forwards. ``load`` reads the weights instead of ``load_model``.
+
+    Raises:
+        OutOfKV: there is no memory for a pool of that size.
+    """
     device, dtype, kv_tokens, quantize, threads = options
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -138,8 +143,16 @@ def load_runner(
         torch.set_num_threads(threads or watch.free_cores())
         if (kernels := native_kernels()) is not None:
             kernels.set_threads(torch.get_num_threads())
-    num_slots = (kv_tokens or _default_kv_tokens(model, where, kv_memory_share)) + 1  # one slot is scratch
-    return ModelRunner(model, num_slots=num_slots, quantize=quantize)
+    share = _KV_MEMORY_SHARE[_kind(where)] if kv_memory_share is None else kv_memory_share
+    num_slots = (kv_tokens or _default_kv_tokens(model, where, share)) + 1  # one slot is scratch
+    try:
+        return ModelRunner(model, num_slots=num_slots, quantize=quantize)
+    except torch.OutOfMemoryError as error:
+        raise OutOfKV(f"no memory for {num_slots - 1} KV tokens beside the weights; pass fewer kv_tokens") from error
+
+
+def _kind(device: torch.device) -> str:
+    return "cuda" if device.type == "cuda" else "cpu"
 
 
 def _natural_dtype(device: torch.device) -> torch.dtype:
@@ -155,13 +168,14 @@ def _default_kv_tokens(model: PreTrainedModel, device: torch.device, share: floa
     tokens = int(_free_memory(device) * share) // per_token
     if tokens < 256:
         raise OutOfKV(f"memory for {tokens} KV tokens is left beside the weights; free some, or pass kv_tokens")
-    return min(tokens, _MAX_DEFAULT_KV_TOKENS)
+    return min(tokens, _MAX_DEFAULT_KV_TOKENS[_kind(device)])
 
 
 def _free_memory(device: torch.device) -> int:
     """Bytes that could be had on the device now."""
     if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
+        idle = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # held by torch, used by nobody
+        return int(torch.cuda.mem_get_info(device)[0]) + int(idle)
     try:
         with open("/proc/meminfo", encoding="ascii") as lines:
             fields = dict(line.split(":", 1) for line in lines)

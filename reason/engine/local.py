@@ -96,7 +96,8 @@ class LocalEngine:
             device: "auto" takes a CUDA device if there is one; "cpu", "cuda", "cuda:1".
             dtype: "auto" is bf16 where the machine computes in it and float32 elsewhere; or "bfloat16", "float32",
                 "float16".
-            kv_tokens: size of the KV pool; by default what fits a quarter of the free memory, at most 131072.
+            kv_tokens: size of the KV pool; by default what fits a quarter of the free memory, at most 131072, or three
+                fifths of a CUDA device's.
             quantize: None, "int8" or "int4": weights in torch's own packed kernels (CPU).
             threads: CPU threads; by default the cores this process may use and others leave free.
             draft: what drafts tokens, see ``reason.speculate.build``; "none" decodes plainly. It changes how fast

@@ -19,6 +19,7 @@ from reason.errors import UnsupportedModel
 from reason.runtime.attention.forest import forest_attention
 from reason.runtime.attention.interface import ATTENTION_NAME, KVBatch
 from reason.runtime.attention.plan import RowBatch
+from reason.runtime.gpu import gpu_kernels_for
 from reason.runtime.kv_pool import KVPool
 from reason.runtime.linear import GatedLinear, Linear, can_pack
 from reason.runtime.native import kernels_for
@@ -76,8 +77,8 @@ class HubBackbone:
         self, batch: RowBatch, kv: KVPool, kept: MutableMapping[int, torch.Tensor] | None = None
     ) -> torch.Tensor:
         out = self.base(
-            input_ids=batch.token_ids[None],
-            position_ids=batch.positions[None],
+            input_ids=batch.token_ids.long()[None],
+            position_ids=batch.positions.long()[None],
             use_cache=False,
             output_hidden_states=bool(kept),
             kv_batch=KVBatch(kv, batch),
@@ -158,6 +159,8 @@ class FusedBackbone:
         kernels = kernels_for(self.embedding.dtype, self.embedding.device)
         fits = self.embedding.shape[1] % 16 == 0 and self.head_dim % 32 == 0
         self.kernels = kernels if fits else None
+        weight = self.embedding
+        self.gpu = gpu_kernels_for(weight.device, weight.dtype, self.heads, self.kv_heads, self.head_dim)
         half = self.head_dim // 2
         sign = torch.ones(self.head_dim, dtype=sin.dtype, device=sin.device)
         sign[:half] = -1  # rotate_half(x) * sin == roll(x, half) * (sign * sin)
@@ -195,6 +198,11 @@ class FusedBackbone:
         if self.kernels is not None and layer.q_norm is None:
             return self.kernels.rotate_and_write(
                 qkv, self.cos, self.sin, batch.positions, batch.write_slots, keys, values, self.heads
+            )
+        if self.gpu is not None:
+            norms = None if layer.q_norm is None or layer.k_norm is None else (layer.q_norm, layer.k_norm)
+            return self.gpu.rotate_and_write(
+                qkv, self.cos, self.sin, batch.positions, batch.write_slots, keys, values, norms, self.eps
             )
         parts = qkv.view(-1, self.heads + 2 * self.kv_heads, self.head_dim)
         rotating = parts[:, : self.heads + self.kv_heads]

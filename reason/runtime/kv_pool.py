@@ -33,6 +33,7 @@ class KVPool:
         return 2 * num_layers * kv_heads * head_dim * dtype.itemsize
 
     def write(self, layer: int, slots: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> None:
-        """key, value: [rows, kv_heads, head_dim]; slots: [rows]."""
+        """key, value: [rows, kv_heads, head_dim]; slots: [rows], of any integer type."""
+        slots = slots.long()  # itself where it is that already
         self.keys[layer].index_copy_(0, slots, key)
         self.values[layer].index_copy_(0, slots, value)

@@ -16,9 +16,18 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 
 from reason.errors import UnsupportedModel, UsageError
-from reason.runtime.attention.plan import MIN_SAVED_TOKENS, NATIVE_MIN_SAVED_TOKENS, Row, RowBatch, plan_rows
-from reason.runtime.backbone import TESTED, make_backbone
+from reason.runtime.attention.plan import (
+    GPU_MIN_SAVED_TOKENS,
+    MIN_SAVED_TOKENS,
+    NATIVE_MIN_SAVED_TOKENS,
+    Row,
+    RowBatch,
+    plan_rows,
+)
+from reason.runtime.backbone import TESTED, FusedBackbone, make_backbone
+from reason.runtime.captured import CapturedForwards, CudaCapture
 from reason.runtime.forest import Branch, KVForest, Node
+from reason.runtime.gpu import gpu_kernels_for
 from reason.runtime.kv_pool import KVPool
 from reason.runtime.native import kernels_for
 from reason.runtime.quantized import linear_maker
@@ -177,15 +186,23 @@ class ModelRunner:
             raise UnsupportedModel(f"models of type {config.model_type!r} are built in another way: {error}") from error
         kernels = kernels_for(self.dtype, self.device)
         _, _, kv_heads, head_dim = kv_shape(config, num_slots)
-        native = kernels is not None and kernels.can_attend(int(config.num_attention_heads) // kv_heads, head_dim)
+        heads = int(config.num_attention_heads)
+        native = kernels is not None and kernels.can_attend(heads // kv_heads, head_dim)
         self._min_saved_tokens = NATIVE_MIN_SAVED_TOKENS if native else MIN_SAVED_TOKENS
+        self.gpu = gpu_kernels_for(self.device, self.dtype, heads, kv_heads, head_dim)
+        if self.gpu is not None:
+            self._min_saved_tokens = GPU_MIN_SAVED_TOKENS
+        self.captured: CapturedForwards | None = None
+        if self.gpu is not None and self.device.type == "cuda" and isinstance(self.backbone, FusedBackbone):
+            self.captured = CapturedForwards(self._eager, self.gpu, CudaCapture(self.device))
+        self.rows_at_once = 1 << 30
         self.forwards = 0
         if expected is not None and quantize is None:
             self._compare(expected)
 
     def release(self) -> None:
         """Frees the weights and the KV tensors; the forest, which is small, stays for a last look."""
-        del self.backbone, self.kv
+        del self.backbone, self.kv, self.captured
 
     def check_layer(self, layer: int) -> None:
         """Whether the states of a layer can be kept: 0 is the first's, -1 the last's after the final norm.
@@ -221,12 +238,16 @@ class ModelRunner:
     def time_forward(self, rows: int) -> float:
         """Seconds of a forward with so many rows and their logits, on a short path of their own."""
         branch = self.forest.open([(1 + 7919 * i) % self.vocab_size for i in range(rows)])
+        path = [Row(node, index) for node, length in branch.runs() for index in range(length)]
         try:
-            began = time.perf_counter()
-            logits = self.forward([branch]).row_logits(range(rows), transient=True)
-            del logits
-            self.synchronize()
-            return time.perf_counter() - began
+            for _ in range(1 if self.captured is None else self.captured.settling):
+                self.synchronize()
+                began = time.perf_counter()
+                logits = self.forward_rows(path).row_logits(range(rows), transient=True)
+                del logits
+                self.synchronize()
+                seconds = time.perf_counter() - began
+            return seconds
         finally:
             self.forest.close(branch)
             self.forest.clear()
@@ -251,14 +272,56 @@ class ModelRunner:
         Args:
             layers: whose states are kept, see ``check_layer``.
         """
-        batch = plan_rows(rows, self.device, self._min_saved_tokens)
+        batch = self._plan(rows)
         kept = {layer: self._no_states for layer in layers if layer >= 0}
-        hidden = self.backbone.hidden(batch, self.kv, kept)
-        self.forwards += 1
-        for node, index in batch.rows:
-            if index >= node.computed:
-                self.forest.mark_computed(node, index + 1)
+        hidden = self._compute(batch, kept)
         return Forward(self, batch, hidden, kept)
+
+    def _plan(self, rows: Sequence[Row]) -> RowBatch:
+        return plan_rows(rows, "cpu" if self.gpu is not None else self.device, self._min_saved_tokens)
+
+    def _compute(self, batch: RowBatch, kept: dict[int, torch.Tensor]) -> torch.Tensor:
+        """The rows' hidden states. Where memory does not suffice for all of them at once, they are computed in halves,
+        in their order, in which no row comes before one that it attends to."""
+        if len(batch.rows) <= self.rows_at_once:
+            hidden = self._try(batch, kept)
+            if hidden is not None:
+                self.forwards += 1
+                for node, index in batch.rows:
+                    if index >= node.computed:
+                        self.forest.mark_computed(node, index + 1)
+                return hidden
+            self.rows_at_once = len(batch.rows) // 2  # and no more from now on
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()
+        whole: dict[int, torch.Tensor] = {}
+        step = self.rows_at_once  # a part may find that it is too large itself
+        for begin in range(0, len(batch.rows), step):
+            part = self._plan(batch.rows[begin : begin + step])
+            states = dict.fromkeys(kept, self._no_states)
+            states[-1] = self._compute(part, states)
+            numbers = torch.tensor([batch.number[id(node), index] for node, index in part.rows], device=self.device)
+            for layer, of_part in states.items():
+                if layer not in whole:
+                    whole[layer] = of_part.new_empty((len(batch.rows), of_part.shape[1]))
+                whole[layer].index_copy_(0, numbers, of_part)
+        hidden = whole.pop(-1)
+        kept.update(whole)
+        return hidden
+
+    def _try(self, batch: RowBatch, kept: dict[int, torch.Tensor]) -> torch.Tensor | None:
+        """One forward; None where there is no memory for it, unless it is a single row's."""
+        try:
+            if self.captured is not None and not kept:
+                return self.captured.hidden(batch)
+            return self._eager(batch if self.gpu is None else self.gpu.upload(batch), kept)
+        except torch.OutOfMemoryError:
+            if len(batch.rows) == 1:
+                raise
+        return None
+
+    def _eager(self, batch: RowBatch, kept: dict[int, torch.Tensor] | None = None) -> torch.Tensor:
+        return self.backbone.hidden(batch, self.kv, kept)
 
 
 def _probe_tokens(vocab_size: int) -> list[int]:

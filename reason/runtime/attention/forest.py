@@ -6,6 +6,7 @@ import torch
 
 from reason.runtime.attention.partial import Merger, partial_attention
 from reason.runtime.attention.plan import AttentionPlan
+from reason.runtime.gpu import gpu_kernels_for
 from reason.runtime.native import kernels_for
 
 __all__ = ["forest_attention"]
@@ -22,6 +23,9 @@ def forest_attention(
     """Returns [rows, heads, head_dim]. The rows' own K and V are in the pool already."""
     rows, heads, head_dim = query.shape
     kv_heads = keys.shape[1]
+    gpu = plan.kernels or gpu_kernels_for(query.device, query.dtype, heads, kv_heads, head_dim)
+    if gpu is not None:
+        return gpu.attend(query, keys, values, plan, scale, window)
     query = query.contiguous()
     grouped = query.view(rows, kv_heads, heads // kv_heads, head_dim)
     kernels = kernels_for(query.dtype, query.device)

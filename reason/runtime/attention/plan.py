@@ -9,6 +9,8 @@ Two kinds of work come out of it:
 - a ``Group``: one run of KV, read once for all rows of a range (the shared runs, and runs that are being prefilled);
 - the ``PrivateBatch``: for each remaining row, the KV that no group covers, gathered and padded to one batch.
 
+Torch and the compiled CPU kernels take them as such; ``runtime.gpu`` makes a flat form of its own of the same runs.
+
 A run becomes a group when reading it once saves enough over copying it for each row; below that, one more group
 costs more calls than it saves reads (``MIN_SAVED_TOKENS`` and its native twin, measured by
 ``benchmarks/attention_grouping.py``).
@@ -18,7 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -27,7 +29,12 @@ import torch
 from reason.runtime.forest import Branch, Node
 from reason.runtime.slots import SCRATCH_SLOT
 
+if TYPE_CHECKING:
+    from reason.runtime.gpu.kernels import GpuKernels
+    from reason.runtime.gpu.work import DeviceWork
+
 __all__ = [
+    "GPU_MIN_SAVED_TOKENS",
     "MIN_SAVED_TOKENS",
     "NATIVE_MIN_SAVED_TOKENS",
     "AttentionPlan",
@@ -36,6 +43,7 @@ __all__ = [
     "PrivateBatch",
     "Row",
     "RowBatch",
+    "SharedRun",
     "plan_rows",
 ]
 
@@ -43,6 +51,8 @@ MIN_SAVED_TOKENS = 2560
 """A run shared by R rows becomes a group of its own when (R - 1) * tokens reaches this."""
 NATIVE_MIN_SAVED_TOKENS = 10_000
 """The same where the compiled kernels read private KV in place."""
+GPU_MIN_SAVED_TOKENS = 128
+"""The same for the Triton kernels, where a group costs a partial result a row and no call. Not measured yet."""
 
 _MASKED = -1e30  # finite: a row whose every key in one group is masked keeps a weight of exp(-1e30) = 0, never NaN
 
@@ -125,23 +135,69 @@ class PrivateBatch:
     mask: Mask
 
 
+class SharedRun(NamedTuple):
+    """The first ``num_keys`` tokens of a node, and the range of rows beneath them."""
+
+    node: Node
+    num_keys: int
+    begin: int
+    end: int
+
+
 @dataclass(slots=True)
 class AttentionPlan:
-    """The attention work of one forward.
+    """The attention work of one forward: runs that are read for many rows at once, and each row's others.
 
-    Parts are taken in the order private batches, groups. ``covering_first``: the first part has every row.
+    ``groups`` and ``private`` are made when somebody asks, from the forest as it stands: the forward's time, not later.
+    Parts are taken in the order private batches, groups.
     """
 
-    num_rows: int
-    groups: list[Group]
-    private: list[PrivateBatch]
-    covering_first: bool
-    unique_keys: int  # KV tokens read if each were read once
+    positions: Index  # [rows]
+    shared: list[SharedRun]
+    own: list[list[SharedRun]]  # by row: the runs above it that are not shared, root side first
+    device: torch.device
+    kernels: GpuKernels | None = None  # the flat form's, once it is uploaded
+    on_device: DeviceWork | None = None
+    _groups: list[Group] | None = None
+    _private: list[PrivateBatch] | None = None
+
+    @property
+    def num_rows(self) -> int:
+        return len(self.positions)
+
+    @property
+    def unique_keys(self) -> int:
+        """KV tokens read if each were read once."""
+        runs = {id(run.node): run.num_keys for runs in (self.shared, *self.own) for run in runs}
+        return sum(runs.values())
+
+    @property
+    def groups(self) -> list[Group]:
+        if self._groups is None:
+            self._groups = [_group(run, self.positions, self.device) for run in self.shared]
+        return self._groups
+
+    @property
+    def private(self) -> list[PrivateBatch]:
+        if self._private is None:
+            self._private = _private_batches(self.own, self.positions, self.device)
+        return self._private
+
+    @property
+    def covering_first(self) -> bool:
+        """Whether the first part has every row."""
+        if self.private:
+            return self.private[0].rows is None
+        return self.groups[0].begin == 0 and self.groups[0].end == self.num_rows
 
     @property
     def num_parts(self) -> int:
         """Partial results of one layer."""
         return len(self.groups) + len(self.private)
+
+    def own_keys(self, row: int, run: SharedRun) -> int:
+        """How many of a run's keys a row sees that has the run to itself."""
+        return min(run.num_keys, int(self.positions[row]) + 1 - run.node.start)
 
 
 @dataclass(slots=True)
@@ -259,45 +315,38 @@ def _number(top: _Segment, ordered: list[Row], segments: list[_Segment]) -> None
 def _plan(
     segments: list[_Segment], positions: Index, count: int, device: torch.device, min_saved_tokens: int
 ) -> AttentionPlan:
-    groups: list[Group] = []
-    private: list[list[_Segment]] = [[] for _ in range(count)]
+    shared: list[SharedRun] = []
+    own: list[list[SharedRun]] = [[] for _ in range(count)]
     for segment in segments:
-        num_rows = segment.end - segment.begin
-        if num_rows == 1 or (num_rows - 1) * segment.num_keys < min_saved_tokens:
-            for row in range(segment.begin, segment.end):
-                private[row].append(segment)
+        run = SharedRun(segment.node, segment.num_keys, segment.begin, segment.end)
+        num_rows = run.end - run.begin
+        if num_rows == 1 or (num_rows - 1) * run.num_keys < min_saved_tokens:
+            for row in range(run.begin, run.end):
+                own[row].append(run)
         else:
-            groups.append(_group(segment, positions, device))
-    batches = _private_batches(private, positions, device)
-    first_covers = (batches[0].rows is None) if batches else groups[0].begin == 0 and groups[0].end == count
-    return AttentionPlan(
-        num_rows=count,
-        groups=groups,
-        private=batches,
-        covering_first=first_covers,
-        unique_keys=sum(segment.num_keys for segment in segments),
-    )
+            shared.append(run)
+    return AttentionPlan(positions, shared, own, device)
 
 
-def _group(segment: _Segment, positions: Index, device: torch.device) -> Group:
-    node, keys = segment.node, segment.num_keys
+def _group(run: SharedRun, positions: Index, device: torch.device) -> Group:
+    node, keys = run.node, run.num_keys
     slots = node.slots[:keys].astype(np.int64)
     consecutive = bool(slots[-1] - slots[0] == keys - 1 and (keys < 2 or (np.diff(slots) == 1).all()))
     key_positions = np.arange(node.start, node.start + keys)
-    rows = positions[segment.begin : segment.end]
+    rows = positions[run.begin : run.end]
     return Group(
-        begin=segment.begin,
-        end=segment.end,
+        begin=run.begin,
+        end=run.end,
         slots=torch.from_numpy(slots).to(device),
         first_slot=int(slots[0]) if consecutive else None,
         mask=Mask(rows, key_positions, full=bool(rows.min() >= key_positions[-1])),
     )
 
 
-def _private_batches(private: list[list[_Segment]], positions: Index, device: torch.device) -> list[PrivateBatch]:
+def _private_batches(own: list[list[SharedRun]], positions: Index, device: torch.device) -> list[PrivateBatch]:
     """Rows with KV of their own, batched with rows of similar length so that padding stays below about half."""
     lengths = np.array(
-        [sum(min(s.num_keys, positions[r] + 1 - s.node.start) for s in parts) for r, parts in enumerate(private)],
+        [sum(min(s.num_keys, positions[r] + 1 - s.node.start) for s in parts) for r, parts in enumerate(own)],
         dtype=np.int64,
     )
     remaining = np.nonzero(lengths)[0]
@@ -305,9 +354,7 @@ def _private_batches(private: list[list[_Segment]], positions: Index, device: to
     while len(remaining):
         longest = int(lengths[remaining].max())
         chosen = remaining[lengths[remaining] * 4 > longest] if longest > 128 else remaining
-        batches.append(
-            _private_batch(chosen, lengths, private, positions, device, all_rows=len(chosen) == len(private))
-        )
+        batches.append(_private_batch(chosen, lengths, own, positions, device, all_rows=len(chosen) == len(own)))
         remaining = np.setdiff1d(remaining, chosen, assume_unique=True)
     return batches
 
@@ -315,7 +362,7 @@ def _private_batches(private: list[list[_Segment]], positions: Index, device: to
 def _private_batch(
     rows: Index,
     lengths: Index,
-    private: list[list[_Segment]],
+    own: list[list[SharedRun]],
     positions: Index,
     device: torch.device,
     *,
@@ -326,9 +373,9 @@ def _private_batch(
     key_positions = np.full((len(rows), longest), -1, dtype=np.int64)
     for i, row in enumerate(rows.tolist()):
         filled = 0
-        for segment in private[row]:
-            node = segment.node
-            keys = min(segment.num_keys, int(positions[row]) + 1 - node.start)
+        for run in own[row]:
+            node = run.node
+            keys = min(run.num_keys, int(positions[row]) + 1 - node.start)
             slots[i, filled : filled + keys] = node.slots[:keys]
             key_positions[i, filled : filled + keys] = np.arange(node.start, node.start + keys)
             filled += keys

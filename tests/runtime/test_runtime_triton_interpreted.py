@@ -1,0 +1,70 @@
+"""Runs ``test_runtime_triton`` in Triton's interpreter, in a process of its own: Triton must be imported with
+``TRITON_INTERPRET`` set, and no other test may meet interpreted kernels. And compiles the kernels for a GPU that
+need not be there."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from reason.runtime.gpu.kernels import AttentionShape, GpuKernels
+
+ROOT = Path(__file__).parents[2]
+HOPPER_SHARED_BYTES = 227 * 1024
+
+
+@pytest.mark.timeout(900)
+def test_the_kernels_in_the_interpreter() -> None:
+    pytest.importorskip("triton")
+    tests = Path(__file__).with_name("test_runtime_triton.py")
+    result = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--timeout=800", "-m", "not gpu", str(tests)],
+        cwd=ROOT,
+        env={**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=880,
+    )
+    assert result.returncode == 0, result.stdout[-6000:] + result.stderr[-2000:]
+    assert "skipped" not in result.stdout.splitlines()[-1]
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(
+    ("head_dim", "dtype"), [(128, torch.bfloat16), pytest.param(256, torch.float32, marks=pytest.mark.slow)]
+)
+def test_the_kernels_compile_for_hopper(
+    head_dim: int, dtype: torch.dtype, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To machine code, by the assembler that comes with Triton, within a multiprocessor's shared memory."""
+    triton = pytest.importorskip("triton")
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    from triton.backends.compiler import GPUTarget
+
+    from reason.runtime.gpu.attention_kernels import attend_items
+
+    kernels = GpuKernels.choose(AttentionShape(32, 8, head_dim, dtype), torch.device("cpu"))
+    of_model = {torch.bfloat16: "*bf16", torch.float32: "*fp32"}[dtype]
+    pointers = dict.fromkeys(("query", "keys", "values"), of_model)
+    pointers |= dict.fromkeys(("items", "slots", "key_positions", "row_positions"), "*i32")
+    pointers |= {"out": "*fp32", "lse": "*fp32"}
+    types = pointers | {"first_item": "i32", "scale": "fp32", "window": "i32", "kv_heads": "i32"}
+    constants = {"GROUPS": 4, "DIM": head_dim, "BLOCK_D": head_dim, "PRECISION": "ieee", "WIDEN": False}
+    for tile, windowed in ((kernels.narrow, False), (kernels.wide, True)):
+        chosen = constants | {"BLOCK_M": tile.lanes, "BLOCK_N": tile.keys, "WINDOWED": windowed}
+        names = attend_items.arg_names
+        source = triton.compiler.ASTSource(
+            fn=attend_items,
+            signature={name: types.get(name, "constexpr") for name in names},
+            constexprs={(names.index(name),): value for name, value in chosen.items()},
+            attrs={(names.index(name),): [["tt.divisibility", 16]] for name in pointers},
+        )
+        options = {"num_warps": tile.warps, "num_stages": tile.stages}
+        compiled = triton.compile(source, target=GPUTarget("cuda", 90, 32), options=options)
+        assert compiled.asm["cubin"]
+        assert 0 < compiled.metadata.shared <= HOPPER_SHARED_BYTES
