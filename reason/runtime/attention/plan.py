@@ -195,10 +195,6 @@ class AttentionPlan:
         """Partial results of one layer."""
         return len(self.groups) + len(self.private)
 
-    def own_keys(self, row: int, run: SharedRun) -> int:
-        """How many of a run's keys a row sees that has the run to itself."""
-        return min(run.num_keys, int(self.positions[row]) + 1 - run.node.start)
-
 
 @dataclass(slots=True)
 class RowBatch:

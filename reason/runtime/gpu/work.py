@@ -153,29 +153,28 @@ def make_work(plan: AttentionPlan, tiling: Tiling) -> Work:
 def _pieces(plan: AttentionPlan) -> tuple[Index, Index, npt.NDArray[np.int64]]:
     """All keys, their positions, and [pieces, (first row, last row + 1, first key, keys, position of the first key)]"""
     slots: list[Index] = []
-    positions: list[npt.NDArray[np.int64]] = []
+    starts: list[int] = []  # position of each run's first key
     pieces: list[tuple[int, int, int, int, int]] = []
     filled = 0
     for node, keys, begin, end in plan.shared:
         slots.append(node.slots[:keys])
-        positions.append(np.arange(node.start, node.start + keys))
+        starts.append(node.start)
         whole = int(plan.positions[begin:end].min()) >= node.start + keys - 1
         pieces.append((begin, end, filled, keys, _BEFORE_ALL if whole else node.start))
         filled += keys
-    for row, runs in enumerate(plan.own):
+    for row, (runs, position) in enumerate(zip(plan.own, plan.positions.tolist(), strict=True)):
         first = filled
-        for run in runs:
-            keys = plan.own_keys(row, run)
-            slots.append(run.node.slots[:keys])
-            positions.append(np.arange(run.node.start, run.node.start + keys))
+        for node, keys, _, _ in runs:
+            keys = min(keys, position + 1 - node.start)
+            slots.append(node.slots[:keys])
+            starts.append(node.start)
             filled += keys
         if filled > first:
             pieces.append((row, row + 1, first, filled - first, _BEFORE_ALL))
-    return (
-        np.concatenate(slots),
-        np.concatenate(positions).astype(np.int32),
-        np.array(pieces, dtype=np.int64),
-    )
+    lengths = np.array([len(run) for run in slots])
+    ends = np.cumsum(lengths)
+    positions = np.arange(filled) + np.repeat(np.array(starts) - (ends - lengths), lengths)
+    return np.concatenate(slots), positions.astype(np.int32), np.array(pieces, dtype=np.int64)
 
 
 def _split_keys(total: int, programs: int) -> int:
