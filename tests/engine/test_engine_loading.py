@@ -107,3 +107,26 @@ def test_the_default_pool_fits_the_memory(load: Callable[..., LocalEngine], monk
     monkeypatch.setattr(loading, "_free_memory", lambda device: per_token * 300)
     with pytest.raises(OutOfKV, match="memory for 75 KV tokens is left"):
         load(dtype="float32")
+
+
+def test_a_device_with_memory_of_its_own_has_a_larger_share_and_no_small_limit(
+    references: dict[str, PreTrainedModel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    per_token = 2 * 2 * 2 * 16 * 4  # k and v, layers, heads, head size, float32
+    monkeypatch.setattr(loading, "_free_memory", lambda device: per_token * 1_000_000)
+    shares = loading._KV_MEMORY_SHARE
+    tokens = {
+        kind: loading._default_kv_tokens(references["qwen2"], torch.device(kind), shares[kind]) for kind in shares
+    }
+    assert tokens == {"cpu": 131_072, "cuda": 600_000}
+
+
+def test_a_pool_that_cannot_be_had_is_out_of_kv(
+    load: Callable[..., LocalEngine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise torch.OutOfMemoryError("no memory")
+
+    monkeypatch.setattr(loading, "ModelRunner", refuse)
+    with pytest.raises(OutOfKV, match="no memory for 500 KV tokens"):
+        load(dtype="float32", kv_tokens=500)
