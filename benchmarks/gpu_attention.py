@@ -13,7 +13,7 @@ from gpu_bench import FULL, Bench, Table
 from reason.runtime.attention.forest import forest_attention
 from reason.runtime.attention.plan import GPU_MIN_SAVED_TOKENS, Row, RowBatch, plan_rows
 from reason.runtime.attention.reference import dense_attention
-from reason.runtime.forest import KVForest
+from reason.runtime.forest import Branch, KVForest
 from reason.runtime.gpu import gpu_kernels_for
 
 
@@ -21,17 +21,16 @@ def prompt_and_branches(bench: Bench, drafts: int = 0) -> tuple[KVForest, list[R
     """A prompt of 1,024 tokens above 64 branches of 256, each with a draft tree of four chains if asked."""
     prompt, own, branches = bench.sized(1024), bench.sized(256), bench.sized(64)
     forest = KVForest(prompt + branches * (own + drafts) + 64)
-    rows: list[Row] = []
+    cursors: list[Branch] = []
     for i in range(branches):
         branch = forest.open([*range(prompt), *(1_000_000 * (i + 1) + k for k in range(own))])
-        cursors = [branch]
+        cursors.append(branch)
         for chain in range(min(4, drafts)):
             cursor = branch
             for depth in range(max(1, drafts // 4)):
                 cursor = forest.claim(cursor, 10 * chain + depth)
                 cursors.append(cursor)
-        rows += [Row(cursor.node, cursor.offset - 1) for cursor in cursors]
-    return forest, rows
+    return forest, [Row(cursor.node, cursor.offset - 1) for cursor in cursors]
 
 
 def deep_tree(bench: Bench) -> tuple[KVForest, list[Row]]:

@@ -112,14 +112,14 @@ def test_a_group_that_the_window_hides_counts_for_nothing(device: torch.device) 
 def test_draft_trees_beneath_several_branches(device: torch.device) -> None:
     """Each branch has a tree of claims of its own; rows see the claims above them and none beside."""
     forest = KVForest(SLOTS)
-    rows = []
+    cursors = []
     for i in range(3):
         branch = forest.open([*range(20), 50 + i])
         compute(forest)
         first, second = forest.claim(branch, 60), forest.claim(branch, 61)
         deep = [forest.claim(first, 70), forest.claim(first, 71), forest.claim(second, 72)]
-        rows += [Row(cursor.node, cursor.offset - 1) for cursor in (branch, first, second, *deep)]
-    batch = plan_rows(rows, min_saved_tokens=8)
+        cursors += [branch, first, second, *deep]
+    batch = plan_rows([Row(cursor.node, cursor.offset - 1) for cursor in cursors], min_saved_tokens=8)
     pool = Pool.random(0, groups=7, device=device)
     assert pool.error(batch, attend=kernels_of(pool).attend) < 1e-4
 
