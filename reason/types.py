@@ -38,6 +38,7 @@ __all__ = [
     "TextCodec",
     "Thinking",
     "TokenLogprobs",
+    "ToolMessage",
     "Trajectory",
     "Usage",
     "Verifier",
@@ -49,6 +50,18 @@ class Message(TypedDict):
 
     role: str
     content: str
+
+
+class ToolMessage(Message, total=False):
+    """A message of a conversation with tools: the assistant's, that makes calls, or a tool's, that answers one.
+
+    A call is {"id": ..., "type": "function", "function": {"name": ..., "arguments": ...}}, its arguments an object, as
+    chat templates want them.
+    """
+
+    tool_calls: list[dict[str, Any]]
+    tool_call_id: str
+    name: str
 
 
 Path: TypeAlias = tuple[int, ...]
@@ -365,8 +378,15 @@ class TextCodec(Protocol):
 
     def encode(self, text: str) -> Path: ...
 
-    def encode_chat(self, messages: Sequence[Message], *, continue_final: bool = False) -> Path:
-        """The chat template's tokens, ready for the assistant's turn (or inside its last message)."""
+    def encode_chat(
+        self, messages: Sequence[Message], *, continue_final: bool = False, tools: Sequence[Mapping[str, Any]] = ()
+    ) -> Path:
+        """The chat template's tokens, ready for the assistant's turn (or inside its last message).
+
+        Args:
+            messages: those of a conversation with tools may be ``ToolMessage``.
+            tools: the functions that the model may call, each {"type": "function", "function": {...}}.
+        """
         ...
 
     def encode_turn(self, messages: Sequence[Message]) -> Path:
