@@ -3,8 +3,8 @@
     POST /v1/chat/completions, /v1/completions, /v1/responses      GET /v1/models, /v1/models/NAME
     GET /health, /metrics, /openapi.json
 
-A request is read and checked (``protocol``), gets a place among those that run or wait (``admission``), and is worked on
-by the one engine that all of them share (``service``). Errors are told in OpenAI's shape (``failures``).
+A request is read and checked (``protocol``), gets a place among those that run or wait (``admission``), and is worked
+on by the one engine that all of them share (``service``). Errors are told in the shape that OpenAI has (``failures``).
 """
 
 from __future__ import annotations
@@ -14,12 +14,11 @@ import contextlib
 from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING, Any
 
-from starlette.applications import Starlette
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
-from starlette.routing import Route
+from starlette.routing import Route, Router
 
 from reason.serve.admission import Place
 from reason.serve.chat_tools import visible
@@ -55,7 +54,7 @@ def make_app(service: Service, security: Security) -> ASGIApp:
         Route("/metrics", handlers.metrics),
         Route("/openapi.json", handlers.openapi),
     ]
-    app: ASGIApp = Guard(Starlette(routes=routes, exception_handlers={HTTPException: _http_error}), service, security)
+    app: ASGIApp = Guard(Router(routes, redirect_slashes=False), service, security)
     if security.origins:
         from starlette.middleware.cors import CORSMiddleware
 
@@ -86,13 +85,15 @@ class Guard:
 
         try:
             self._check(scope)
-            await self._app(scope, receive, counting)
+            # With an "app" in it, starlette raises that there is no such path instead of answering by itself.
+            await self._app({**scope, "app": self}, receive, counting)
         except ClientGone:
             status = 499  # nobody is there to read it; nginx's number for that
         except Exception as error:
             if status:  # the answer has begun
                 raise
-            await _error(as_api_error(error))(scope, receive, counting)
+            told = _http_error(scope, error) if isinstance(error, HTTPException) else as_api_error(error)
+            await _error(told)(scope, receive, counting)
         finally:
             path = scope["path"]
             route = path if path in _ROUTES else "/v1/models" if path.startswith("/v1/models/") else "other"
@@ -301,11 +302,11 @@ def _error(error: ApiError) -> Response:
     return JSONResponse(error.body(), error.status, error.headers)
 
 
-async def _http_error(request: Request, error: Exception) -> Response:
+def _http_error(scope: Scope, error: HTTPException) -> ApiError:
     """Starlette's own: no such path, or not with this method."""
-    assert isinstance(error, HTTPException)
+    path = scope["path"][:200]
     message = {
-        404: f"there is nothing at {request.url.path[:200]}; see /openapi.json",
-        405: f"{request.method[:20]} is not allowed at {request.url.path[:200]}; see /openapi.json",
+        404: f"there is nothing at {path}; see /openapi.json",
+        405: f"{scope['method'][:20]} is not allowed at {path}; see /openapi.json",
     }.get(error.status_code, str(error.detail))
-    return _error(ApiError(error.status_code, message, headers=dict(error.headers or {})))
+    return ApiError(error.status_code, message, headers=dict(error.headers or {}))

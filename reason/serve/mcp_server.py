@@ -1,7 +1,7 @@
 """A server of the Model Context Protocol (https://modelcontextprotocol.io): searches as tools of an agent.
 
-``solve`` searches for an answer and tells how it goes on; ``verify`` has a verifier score a solution; ``compare_answers``
-says whether two answers are the same. A call that the client cancels ends its work.
+``solve`` searches for an answer and tells how it goes on; ``verify`` has a verifier score a solution;
+``compare_answers`` says whether two answers are the same. A call that the client cancels ends its work.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
 
 from reason.types import Completion, Engine, Request
 
@@ -20,7 +20,8 @@ LOOK_SECONDS = 0.04
 """How often a stream looks what there is: a reader sees no difference, and the engine is not in the way of it."""
 
 
-class Written(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Written:
     """All that is certain of a sample's text so far, and at its end the completion."""
 
     index: int

@@ -200,7 +200,7 @@ class Service:
             prompts = [codec.encode_chat(ask.messages, **({"tools": ask.tools} if ask.tools else {}))]
         else:
             prompts = [codec.encode(prompt) if isinstance(prompt, str) else prompt for prompt in ask.prompts]
-        self._check_lengths(prompts, ask.max_tokens or 1)
+        self._check_lengths(prompts)
         count = len(prompts) * ask.n
         asked = ask.max_tokens
         if asked is None:  # OpenAI's defaults: 16 of a text, in a chat what there is room for
@@ -246,7 +246,7 @@ class Service:
         seed = secrets.randbits(62) if ask.seed is None else ask.seed
         searched = Searched(ask=ask, problem=problem, strategy=name, fields=merged, budget=budget, seed=seed)
         self.start(searched)  # refuses what it would, and costs nothing
-        self._check_lengths([self.engine.codec.encode_chat(problem_messages(problem))], 1)
+        self._check_lengths([self.engine.codec.encode_chat(problem_messages(problem))])
         return searched
 
     def check_text(self, name: str, value: str) -> None:
@@ -267,7 +267,8 @@ class Service:
                 raise bad_request(f"{where} must be from {-MOST} to {MOST}", param=where)
         return dict(fields)
 
-    def _check_lengths(self, prompts: list[Path], room: int) -> None:
+    def _check_lengths(self, prompts: list[Path]) -> None:
+        """Raises ApiError if one is empty, or fills the context."""
         longest = max(map(len, prompts))
         if longest == 0:
             raise bad_request("the prompt is empty")
