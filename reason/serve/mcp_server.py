@@ -24,7 +24,7 @@ from reason.serve.admission import Place
 from reason.serve.failures import ApiError, as_api_error
 from reason.serve.protocol import Ask, SearchAsk
 from reason.serve.replies import told_solution
-from reason.serve.service import Searched, Service
+from reason.serve.service import PREFIX, Searched, Service
 from reason.tasks.answers import extract_answer
 from reason.tasks.equivalence import equivalent
 from reason.tasks.prompts import math_messages
@@ -90,7 +90,7 @@ def make_mcp_server(service: Service) -> MCPServer[Any]:
         """Solve a problem whose answer is short: a number, a formula, a choice, a name."""
         budget = Budget(policy_tokens=max_policy_tokens, seconds=max_seconds)
         asked = SearchAsk(strategy=strategy, fields=fields or {}, budget=budget)
-        model = "reason" if strategy is None else f"reason/{strategy.lower()}"
+        model = PREFIX if strategy is None else service.engine.name
         ask = Ask(model=model, messages=(Message(role="user", content=problem),), search=asked, seed=seed)
         with _told_errors():
             work = service.prepare(ask)

@@ -229,8 +229,8 @@ class Service:
         return Sampled(ask=ask, requests=tuple(requests), prompt_tokens=sum(map(len, prompts)))
 
     def _search(self, ask: Ask, name: str, fields: Mapping[str, Any], told: SearchAsk) -> Searched:
-        allowed_fields = known_fields(name, told.fields.get("inner"))
         merged = {**fields, **self._checked(told.fields)}
+        allowed_fields = known_fields(name, merged.get("inner"))
         for given, value in ask.given.items():
             if given not in ("temperature", "top_p", "max_tokens") or given not in allowed_fields:
                 raise bad_request(
@@ -263,6 +263,8 @@ class Service:
             where = f"reason.{name[:100]}"
             if isinstance(value, str):
                 self.check_text(name, value)
+            elif name == "inner":
+                raise bad_request(f"{where} must be a strategy's name", param=where)
             elif isinstance(value, (int, float)) and not -MOST <= value <= MOST:
                 raise bad_request(f"{where} must be from {-MOST} to {MOST}", param=where)
         return dict(fields)

@@ -32,7 +32,7 @@ Running = Callable[..., contextlib.AbstractContextManager[str]]
 def make_service(engine: Engine | None = None, **options: Any) -> Service:
     """A service over an engine; options that are a limit's go there."""
     limits = {name: options.pop(name) for name in list(options) if name in Limits.__dataclass_fields__}
-    given = {"progress_seconds": 0.001, "heartbeat_seconds": 30.0} | limits
+    given = {"progress_seconds": 1e-9, "heartbeat_seconds": 30.0} | limits
     return Service(solver=Solver(engine=engine or ScriptedEngine(SOLUTIONS)), limits=Limits(**given), **options)
 
 

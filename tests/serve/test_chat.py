@@ -296,6 +296,7 @@ async def test_the_instruction_is_added_once() -> None:
         ({"reason": {"strategy": "beam", "verifier": "prm:/etc/passwd"}}, "must be allowed by the server"),
         ({"reason": {"strategy": "auto", "table": "calibration"}}, "must be allowed by the server"),
         ({"reason": {"strategy": "beam", "budget": {"policy_tokens": 10**6}}}, "at most 65536"),
+        ({"reason": {"strategy": "merge", "inner": 5}}, "must be a strategy's name"),
         ({"reason": {"strategy": "beam"}, "n": 2}, "n cannot be honoured"),
         ({"reason": {"strategy": "beam"}, "logprobs": True}, "logprobs cannot be honoured"),
         ({"reason": {"strategy": "beam"}, "tools": [TOOL]}, "tools cannot be honoured"),

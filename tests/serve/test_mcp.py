@@ -53,7 +53,7 @@ async def test_the_tools() -> None:
 @pytest.mark.parametrize(
     ("tool", "arguments", "message"),
     [
-        ("solve", {"problem": "x", "strategy": "beem"}, "there is no model"),
+        ("solve", {"problem": "x", "strategy": "beem"}, "Did you mean 'beam'"),
         ("solve", {"problem": "x", "fields": {"width": 3}}, "unknown field"),
         ("solve", {"problem": " "}, "empty"),
         ("verify", {"problem": "x", "solution": "y", "verifier": "prm:/etc"}, "must be allowed"),

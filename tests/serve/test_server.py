@@ -268,7 +268,7 @@ def test_openais_client() -> None:
     openai = pytest.importorskip("openai")
     call = '<tool_call>{"name": "find", "arguments": {"x": 1}}</tool_call>'
     engine = ScriptedEngine(
-        lambda prefix: [f"ok {call}"] if "<tools>" in prefix else ["so \\boxed{42}", "so \\boxed{1}"], delay=0.001
+        lambda prefix: [f"ok {call}"] if "<tools>" in prefix else ["so \\boxed{42}", "so \\boxed{1}"], delay=0.02
     )
     tool: Any = {"type": "function", "function": {"name": "find", "parameters": {"type": "object"}}}
     turns: Any = [{"role": "user", "content": "6 * 7?"}]
