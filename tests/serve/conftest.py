@@ -8,19 +8,21 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
 
 from reason.api import Solver
-from reason.engine.local import LocalEngine
 from reason.engine.scripted import ScriptedEngine
 from reason.serve.app import make_app
 from reason.serve.running import Server, bind
 from reason.serve.security import Security
 from reason.serve.service import Limits, Service
 from reason.types import Engine
+
+if TYPE_CHECKING:
+    from reason.engine.local import LocalEngine
 
 URL = "http://127.0.0.1:8010"
 SOLUTIONS = ["so \\boxed{42}", "thus \\boxed{42}", "it is \\boxed{1}", "数学 → no idea"]
@@ -107,6 +109,8 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def tiny(tiny_folder: Path, one_thread: None) -> Iterator[LocalEngine]:
     """An engine of that model, with nothing in flight and nothing locked in the end."""
+    from reason.engine.local import LocalEngine
+
     engine = LocalEngine.load(tiny_folder, dtype="float32", kv_tokens=4096, threads=1, draft="none", name="tiny")
     try:
         yield engine

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
 
-from reason.engine.local import LocalEngine
 from reason.engine.scripted import ScriptedEngine
 from tests.serve.conftest import chat, client_of, make_service
+
+if TYPE_CHECKING:
+    from reason.engine.local import LocalEngine
 
 CHAT = "/v1/chat/completions"
 TOOL = {"type": "function", "function": {"name": "find", "parameters": {"type": "object", "properties": {}}}}

@@ -7,18 +7,20 @@ import json
 import socket
 import threading
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reason.engine.local import LocalEngine
 from reason.engine.scripted import ScriptedEngine
 from reason.errors import UsageError
 from reason.serve.security import Security, check_exposure, read_keys
 from tests.serve.conftest import chat, client_of, make_service, running, until
+
+if TYPE_CHECKING:
+    from reason.engine.local import LocalEngine
 
 CHAT = "/v1/chat/completions"
 KEY = "0123456789abcdef0123"
