@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from reason.engine.scripted import ScriptedEngine
 from reason.errors import UsageError
 from reason.serve.security import Security, check_exposure, read_keys
-from tests.serve.conftest import chat, client_of, make_service, running, until
+from tests.serve.conftest import SOLUTIONS, chat, client_of, make_service, running, until
 
 if TYPE_CHECKING:
     from reason.engine.local import LocalEngine
@@ -42,7 +42,7 @@ async def test_health_and_metrics() -> None:
     assert 'route="other",status="404"} 1' in text
     assert 'reason_searches_total{strategy="best-of-n",stopped_by="done"} 1' in text
     assert "reason_running 0\n" in text
-    tokens = len("so \\boxed{42}") * 2 + len("thus \\boxed{42}")
+    tokens = sum(map(len, SOLUTIONS[:3]))  # the sample has key 0, the search's two have keys 1 and 2
     assert f'reason_tokens_total{{kind="policy"}} {tokens}\n' in text
 
 
