@@ -159,6 +159,8 @@ class Request:
             It costs no forward, and memory for each token.
         probes: read the states that tokens are drawn from; their numbers are in the completion's ``logprobs``, which
             are recorded then.
+        guess: tokens that somebody else takes for the next ones. Draft sources that learn from text are told them; they
+            change how fast tokens come, not which.
         owner: the problem this work is accounted to.
     """
 
@@ -173,6 +175,7 @@ class Request:
     hidden: bool = False
     states: tuple[int, ...] = ()
     probes: tuple[Probe, ...] = ()
+    guess: Path = ()
     owner: str = ""
 
 

@@ -271,6 +271,8 @@ def _print_curves(console: Console, summary: Summary) -> None:
 def _print_ledger(console: Console, summary: Summary) -> None:
     from rich.table import Table
 
+    from reason.cli.grains import print_grains
+
     table = Table(box=None, pad_edge=False)
     table.add_column("", style="dim")
     table.add_column("per problem", justify="right")
@@ -288,3 +290,5 @@ def _print_ledger(console: Console, summary: Summary) -> None:
     rate = f"{summary.wall_seconds:,.1f}  ({summary.tokens_per_second:.0f} tokens/s)"
     table.add_row("seconds of wall time", f"{summary.seconds_per_problem:,.1f}", rate)
     console.print(table)
+    planned = "plan" in summary.config["model"]
+    print_grains(console, summary.totals, planned=summary.done - len(summary.failed) if planned else 0)

@@ -122,7 +122,7 @@ def solve(
     if as_json:
         print_json(solution.as_dict())
     else:
-        print_solution(solution, made)
+        print_solution(solution, made, planned=plan is not None)
 
 
 def read_problem(problem: str | None, file: Path | None) -> str:
@@ -181,13 +181,18 @@ async def _solve(start: Callable[[], AnyRun], shown: Budget | None) -> Solution:
             loop.remove_signal_handler(signal.SIGINT)
 
 
-def print_solution(solution: Solution, strategy: Strategy) -> None:
-    """The answer, the text it stands in, and the ledger."""
+def print_solution(solution: Solution, strategy: Strategy, *, planned: bool = False) -> None:
+    """The answer, the text it stands in, and the ledger.
+
+    Args:
+        planned: a small model was to answer first.
+    """
     from rich.console import Console
     from rich.panel import Panel
     from rich.table import Table
     from rich.text import Text
 
+    from reason.cli.grains import print_grains
     from reason.cli.live import plain
     from reason.search.strategies.decoding import layers
 
@@ -212,19 +217,15 @@ def print_solution(solution: Solution, strategy: Strategy) -> None:
     table.add_column(style="dim")
     table.add_column(justify="right")
     rate = usage.policy_tokens / usage.seconds if usage.seconds else 0.0
-    routed = f"{usage.routed_steps:,}, {usage.escalated_steps:,}"
-    drafts = f"{usage.drafted_tokens:,}, {usage.accepted_tokens:,}"
     for name, value in (
         ("model", solution.model),
         ("strategy", ", ".join([solution.strategy, *(layer.chosen for layer in inside if hasattr(layer, "chosen"))])),
         ("prompt tokens", f"{usage.prompt_tokens:,}"),
         ("generated tokens", f"{usage.policy_tokens:,}"),
         ("forwards", f"{usage.forwards:,}"),
-        *([("drafted, accepted tokens", drafts)] if usage.drafted_tokens else []),
-        *([("steps, escalated ones", routed)] if usage.routed_steps else []),
-        *([("tokens of the small model", f"{usage.draft_model_tokens:,}")] if usage.routed_steps else []),
         ("unique KV tokens, peak", f"{usage.unique_kv_tokens_peak:,}"),
         ("seconds", f"{usage.seconds:.1f}  ({rate:.0f} tokens/s)"),
     ):
         table.add_row(name, value)
     console.print(table)
+    print_grains(console, usage.as_dict(), planned=int(planned))

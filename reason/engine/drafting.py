@@ -18,6 +18,7 @@ from reason.runtime.sampler import TopRows
 from reason.speculate.draft import Rows, Stream
 from reason.speculate.rules import SeededCoins, Verdict
 from reason.speculate.speculator import Drafts, Speculator, contexts
+from reason.types import Request
 
 __all__ = ["Drafting", "JobDraft"]
 
@@ -246,6 +247,8 @@ class Drafting:
             stream = Stream(prompt, len(prompt), request.sampling.temperature, request.seed, request.key)
             self._streams[job] = stream
             self._owners[stream] = job.owner
+            if request.guess:
+                self._tell_guess(request)
             self.speculator.source.begin(stream)
         length = len(request.prefix) + len(job.generated)
         if (missing := length - len(stream.tokens)) > 0:  # drawn while its path was computed, maybe for the second time
@@ -255,6 +258,15 @@ class Drafting:
         if job.grammar is not None and not self.speculator.takes_any_tree:
             stream.room = 0  # rejection rules want p at all nodes at once, a grammar walks one path
         return stream
+
+    def _tell_guess(self, request: Request) -> None:
+        """What is guessed to come is a request of its own to the sources, which has come to its end."""
+        guessed = Stream(list(request.prefix), len(request.prefix), request.sampling.temperature)
+        source = self.speculator.source
+        source.begin(guessed)
+        guessed.tokens.extend(request.guess)
+        source.extend(guessed, len(request.guess))
+        source.end(guessed)
 
     def _claim(self, job: GenerateJob, index: int) -> None:
         """Claims the nodes of a branch's tree, for which there is room: a claim takes one slot at most."""

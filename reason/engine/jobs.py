@@ -129,6 +129,9 @@ def refusal(request: Request, runner: ModelRunner) -> ReasonError | None:
         rules = {
             "a request needs a prefix of at least one token": len(prefix) > 0,
             f"a prefix token is outside the vocabulary of {vocab_size}": all(0 <= t < vocab_size for t in prefix),
+            f"a guessed token is outside the vocabulary of {vocab_size}": all(
+                0 <= t < vocab_size for t in request.guess
+            ),
             f"max_tokens must be at least 1, got {request.max_tokens}": request.max_tokens >= 1,
             "a stop string must not be empty": all(len(s) > 0 for s in request.stop),
             f"temperature must be at least 0, got {sampling.temperature}": 0 <= sampling.temperature < math.inf,

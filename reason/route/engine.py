@@ -217,7 +217,7 @@ class RoutedEngine:
         async def rewrite() -> Completion:
             nonlocal rewriting
             if rewriting is None:
-                rewriting = asyncio.ensure_future(_one(self.target, request))
+                rewriting = asyncio.ensure_future(_one(self.target, replace(request, guess=drafted.token_ids)))
             return await rewriting
 
         step = Step(text=self.codec.decode(drafted.token_ids), tokens=drafted.token_ids, logprobs=drafted.logprobs)

@@ -40,6 +40,7 @@ def reshaping(tokens: Sequence[int], logits: torch.Tensor) -> torch.Tensor:
 BAD: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "empty prefix": ({"prefix": ()}, UsageError, "at least one token"),
     "token too large": ({"prefix": (1, 400)}, UsageError, "outside the vocabulary of 400"),
+    "guessed token too large": ({"guess": (1, 400)}, UsageError, "guessed token is outside the vocabulary of 400"),
     "token negative": ({"prefix": (-1, 1)}, UsageError, "outside the vocabulary of 400"),
     "token of no integer type": ({"prefix": ("a",)}, UsageError, "."),
     "prompt too long": ({"prefix": (1,) * 129}, OutOfKV, "the prompt has 129 tokens; this engine holds 128"),

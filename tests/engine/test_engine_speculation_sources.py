@@ -156,3 +156,29 @@ async def test_sources_learn_from_the_rows_of_drafts_that_were_rejected_too(
             best = p.topk(len(left[own[0]][1])).values.numpy()
             assert left.pop(own[0])[2] == pytest.approx(best, abs=1e-4)
         assert not left, "a row that nobody asked for"
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.8])
+async def test_a_guess_is_drafted_and_changes_no_token(
+    make_drafting: MakeDrafting, prompts: MakePrompts, finish: Finish, temperature: float
+) -> None:
+    """One that is right, one that is wrong in one place, and one that is wrong everywhere."""
+    (request,) = requests_for(prompts(1), max_tokens=30, temperature=temperature)
+    (plain,) = await finish(make_drafting("none"), [request])
+    right = plain.token_ids
+    accepted: dict[str, int] = {}
+    for name, guess in {
+        "none": (),
+        "right": right,
+        "nearly": (*right[:10], WRONG, *right[11:]),
+        "wrong": (WRONG,) * 30,
+    }.items():
+        engine = make_drafting("suffix", policy=Fixed(((0,), (0, 0), (0, 0, 0))))
+        (done,) = await finish(engine, [replace(request, guess=guess)])
+        assert done.token_ids == plain.token_ids
+        engine.stats()  # waits for the last iteration's end
+        accepted[name] = engine.usage(request.owner).accepted_tokens
+        engine.check_integrity()
+    assert accepted["right"] >= 20
+    assert accepted["none"] < accepted["nearly"] <= accepted["right"]
+    assert accepted["wrong"] <= accepted["none"]

@@ -243,8 +243,10 @@ def test_closing_early_cancels_both() -> None:
         asked = [Request(prefix=prefix, key=3, owner="o")]
         completions = cast("AsyncGenerator[Completion, None]", engine.generate(asked))
         waiting = asyncio.ensure_future(anext(completions))
-        await asyncio.sleep(0.4)
-        text = dict(engine.progress("o"))
+        text: dict[int, str] = {}
+        while not waiting.done() and not text.get(3, "").startswith("s1 LARGE.\n\n"):
+            await asyncio.sleep(0)
+            text = dict(engine.progress("o"))
         waiting.cancel()
         await asyncio.gather(waiting, return_exceptions=True)
         await completions.aclose()

@@ -1,4 +1,4 @@
-"""The compiled attention over one run, against softmax in float32."""
+"""The compiled attention, over one run and over keys of each row's own, against softmax in float32."""
 
 from __future__ import annotations
 
@@ -91,3 +91,35 @@ def test_large_scores(kernels: Kernels) -> None:
     expected, masses = reference(query, keys, values, None, 1.0)
     torch.testing.assert_close(out, expected, atol=0.02, rtol=0.02)
     torch.testing.assert_close(lse, masses, rtol=1e-3, atol=1.0)
+
+
+@pytest.mark.parametrize(("kv_heads", "groups", "dim"), [(2, 7, 64), (2, 6, 128), (1, 1, 256), (1, 16, 64)])
+def test_keys_of_their_own_are_merged(kernels: Kernels, kv_heads: int, groups: int, dim: int) -> None:
+    """Into rows that have nothing yet, whatever stands there, and then as if both parts were one."""
+    generator = torch.Generator().manual_seed(groups)
+
+    def bf16(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=generator).to(torch.bfloat16)
+
+    heads, scale = kv_heads * groups, dim**-0.5
+    query, keys, values = bf16(9, heads, dim), bf16(SLOTS, kv_heads, dim), bf16(SLOTS, kv_heads, dim)
+    lengths = torch.tensor([1, 17, 64, 33])
+    slots = torch.stack([torch.randperm(SLOTS, generator=generator)[:64] for _ in lengths])
+    rows = torch.tensor([7, 0, 3, 8])
+    out = torch.full((9, heads, dim), torch.nan)
+    lse = torch.full((9, heads), -torch.inf)
+    told, masses = kernels.attend(query, keys, values, slots, lengths, scale, rows, (out, lse))
+    assert told is out
+    assert masses is lse
+    alone, alone_lse = kernels.attend(query, keys, values, slots, lengths, scale, rows)
+    torch.testing.assert_close(out[rows], alone.float(), atol=0.02, rtol=0.02)
+    torch.testing.assert_close(lse[rows], alone_lse)
+    others = [row for row in range(9) if row not in rows.tolist()]
+    assert bool(out[others].isnan().all() and (lse[others] == -torch.inf).all()), "others are left alone"
+    more = torch.randperm(SLOTS, generator=generator)[None, :21].expand(4, -1).contiguous()
+    kernels.attend(query, keys, values, more, torch.full((4,), 21), scale, rows, (out, lse))
+    for i, row in enumerate(rows.tolist()):
+        both = torch.cat([slots[i, : int(lengths[i])], more[i]])
+        expected, mass = reference(query[row : row + 1], keys[both], values[both], None, scale)
+        torch.testing.assert_close(out[row : row + 1], expected, atol=0.02, rtol=0.02)
+        torch.testing.assert_close(lse[row : row + 1], mass, atol=2e-3, rtol=1e-3)

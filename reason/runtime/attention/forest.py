@@ -32,12 +32,15 @@ def forest_attention(
         merger = Merger.empty(grouped)
     for batch in plan.private:
         if kernels is not None and not batch.mask.cut_by(window):
-            out, lse = kernels.attend(query, keys, values, batch.slots, batch.lengths, scale, batch.rows)
-            out, lse = out.view(-1, *grouped.shape[1:]), lse.view(-1, *grouped.shape[1:3])
-        else:
-            chosen = grouped if batch.rows is None else grouped.index_select(0, batch.rows)
-            mask = batch.mask.additive(window, query.dtype, query.device)
-            out, lse = _attend_private(chosen, keys, values, batch.slots, mask, scale)
+            if plan.num_parts == 1:
+                return kernels.attend(query, keys, values, batch.slots, batch.lengths, scale, batch.rows)[0]
+            if merger is None:
+                merger = Merger.empty(grouped)
+            kernels.attend(query, keys, values, batch.slots, batch.lengths, scale, batch.rows, merger.parts)
+            continue
+        chosen = grouped if batch.rows is None else grouped.index_select(0, batch.rows)
+        mask = batch.mask.additive(window, query.dtype, query.device)
+        out, lse = _attend_private(chosen, keys, values, batch.slots, mask, scale)
         if plan.num_parts == 1:
             return out.reshape(rows, heads, head_dim)
         if merger is None:

@@ -36,17 +36,21 @@ def partial_attention(
 class Merger:
     """Merges partial results row range by row range, in place, in float32."""
 
-    def __init__(self, out: torch.Tensor, lse: torch.Tensor) -> None:
-        """Starts from a part that every row has: [rows, kv_heads, groups, head_dim] and [rows, kv_heads, groups]."""
+    def __init__(self, out: torch.Tensor, lse: torch.Tensor, dtype: torch.dtype | None = None) -> None:
+        """Starts from a part that every row has: [rows, kv_heads, groups, head_dim] and [rows, kv_heads, groups].
+
+        Args:
+            dtype: of the result; by default the part's.
+        """
         self._out = out.float().contiguous()
         self._lse = lse.contiguous()
-        self._dtype = out.dtype
+        self._dtype = dtype or out.dtype
 
     @classmethod
     def empty(cls, like: torch.Tensor) -> Merger:
         """Starts from nothing, for rows that have no part in common. ``like`` is the query, shaped as the result."""
         lse = torch.full(like.shape[:-1], -torch.inf, dtype=torch.float32, device=like.device)
-        return cls(torch.zeros_like(like), lse)
+        return cls(torch.zeros_like(like, dtype=torch.float32), lse, like.dtype)
 
     def add(self, out: torch.Tensor, lse: torch.Tensor, begin: int, end: int) -> None:
         """A part of the rows ``begin .. end - 1``."""

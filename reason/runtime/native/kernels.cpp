@@ -201,7 +201,7 @@ constexpr int64_t kAhead = 24;  // keys whose values are on their way
 // out [heads, dim] columns column .. column + 63 = sum over keys of weights [keys, 16] times values, over sums.
 template <int kHeads>
 void weigh_values(const float* weights, const bf16* values, int64_t value_stride, const int64_t* slots, int64_t count,
-                  int64_t dim, int64_t column, const float* sums, bf16* out) {
+                  int64_t dim, int64_t column, float* out) {
   __m512 total[kHeads][4];
   for (int h = 0; h < kHeads; ++h)
     for (int i = 0; i < 4; ++i) total[h][i] = _mm512_setzero_ps();
@@ -214,14 +214,11 @@ void weigh_values(const float* weights, const bf16* values, int64_t value_stride
       for (int i = 0; i < 4; ++i) total[h][i] = _mm512_fmadd_ps(w, v[i], total[h][i]);
     }
   }
-  for (int h = 0; h < kHeads; ++h) {
-    const __m512 scale = _mm512_set1_ps(1.0f / sums[h]);
-    for (int i = 0; i < 4; ++i) store_bf16(out + h * dim + column + 16 * i, _mm512_mul_ps(total[h][i], scale));
-  }
+  for (int h = 0; h < kHeads; ++h)
+    for (int i = 0; i < 4; ++i) _mm512_store_ps(out + h * dim + column + 16 * i, total[h][i]);
 }
 
-using WeighValues = void (*)(const float*, const bf16*, int64_t, const int64_t*, int64_t, int64_t, int64_t, const float*,
-                             bf16*);
+using WeighValues = void (*)(const float*, const bf16*, int64_t, const int64_t*, int64_t, int64_t, int64_t, float*);
 constexpr WeighValues kWeighValues[] = {nullptr,         weigh_values<1>, weigh_values<2>, weigh_values<3>,
                                         weigh_values<4>, weigh_values<5>, weigh_values<6>, weigh_values<7>};
 constexpr int64_t kMaxHeads = 7;  // 7 * 4 sums and 4 values fill the 32 registers
@@ -283,9 +280,16 @@ inline float to_weights(const float* scores, int64_t count, int64_t width, float
   return _mm512_reduce_add_ps(sum);
 }
 
-// Merges a part (its weighted values, not yet divided by their sum, and its log-sum-exp) into what a row has.
+// Merges a part (its weighted values, not yet divided by their sum, and its log-sum-exp) into what a row has; one whose
+// log-sum-exp is -inf has nothing yet, whatever stands there.
 inline void merge_row(const float* part, float sum, float part_lse, int64_t dim, float* out, float* lse) {
   const float mine = *lse, top = mine > part_lse ? mine : part_lse;
+  if (mine == -__builtin_inff()) {
+    const __m512 all = _mm512_set1_ps(1.0f / sum);
+    for (int64_t d = 0; d < dim; d += 16) _mm512_storeu_ps(out + d, _mm512_mul_ps(_mm512_loadu_ps(part + d), all));
+    *lse = part_lse;
+    return;
+  }
   const float total = top + __builtin_logf(__builtin_expf(mine - top) + __builtin_expf(part_lse - top));
   const __m512 keep = _mm512_set1_ps(__builtin_expf(mine - total));
   const __m512 take = _mm512_set1_ps(__builtin_expf(part_lse - total) / sum);
@@ -622,20 +626,22 @@ void reason_rotate_and_write(const bf16* qkv, const bf16* cos, const bf16* sin, 
 // query [*, heads, dim] is read at rows[b] (b where rows is null); slots [batch, width], the first lengths[b] of each count.
 // At most 16 query heads to a key head; dim a multiple of 64, at most 256.
 void reason_attend(const bf16* query, const int64_t* rows, const bf16* keys, const bf16* values, const int64_t* slots,
-                   const int64_t* lengths, bf16* out, float* lse, int64_t batch, int64_t width, int64_t heads,
-                   int64_t kv_heads, int64_t dim, float scale) {
+                   const int64_t* lengths, bf16* out, float* merged, float* lse, int64_t batch, int64_t width,
+                   int64_t heads, int64_t kv_heads, int64_t dim, float scale) {
   const int64_t groups = heads / kv_heads, stride = kv_heads * dim;
 #pragma omp parallel num_threads(threads)
   {
     alignas(64) bf16 pairs[256 * 16];
     alignas(64) bf16 block[16 * 256];
+    alignas(64) float mixed[16 * 256];
     auto* scores = static_cast<float*>(_mm_malloc(static_cast<size_t>(width + 16) * 16 * sizeof(float), 64));
     configure(kTileRows, 0);
 #pragma omp for schedule(static)
     for (int64_t task = 0; task < batch * kv_heads; ++task) {
       const int64_t b = task / kv_heads, kv = task % kv_heads, count = lengths[b];
       const int64_t* places = slots + b * width;
-      const bf16* q = query + ((rows ? rows[b] : b) * heads + kv * groups) * dim;
+      const int64_t row = rows ? rows[b] : b;
+      const bf16* q = query + (row * heads + kv * groups) * dim;
       score_keys(q, groups, keys + kv * dim, values + kv * dim, stride, places, count, dim, pairs, block, scores);
       __m512 top = _mm512_set1_ps(-3.0e38f), sum = _mm512_setzero_ps();
       for (int64_t j = 0; j < count; ++j) top = _mm512_max_ps(top, _mm512_load_ps(scores + j * 16));
@@ -648,15 +654,25 @@ void reason_attend(const bf16* query, const int64_t* rows, const bf16* keys, con
       alignas(64) float sums[16], tops[16];
       _mm512_store_ps(sums, sum);
       _mm512_store_ps(tops, top);
-      bf16* target = out + (b * heads + kv * groups) * dim;
       for (int64_t h = 0; h < groups; h += kMaxHeads) {
         const int64_t some = groups - h < kMaxHeads ? groups - h : kMaxHeads;
         for (int64_t column = 0; column < dim; column += 64) {
-          kWeighValues[some](scores + h, values + kv * dim, stride, places, count, dim, column, sums + h,
-                             target + h * dim);
+          kWeighValues[some](scores + h, values + kv * dim, stride, places, count, dim, column, mixed + h * dim);
         }
       }
-      for (int64_t h = 0; h < groups; ++h) lse[b * heads + kv * groups + h] = tops[h] * scale + __builtin_logf(sums[h]);
+      for (int64_t h = 0; h < groups; ++h) {
+        const int64_t at = (merged ? row : b) * heads + kv * groups + h;
+        const float mass = tops[h] * scale + __builtin_logf(sums[h]);
+        if (merged) {
+          merge_row(mixed + h * dim, sums[h], mass, dim, merged + at * dim, lse + at);
+          continue;
+        }
+        const __m512 all = _mm512_set1_ps(1.0f / sums[h]);
+        for (int64_t d = 0; d < dim; d += 16) {
+          store_bf16(out + at * dim + d, _mm512_mul_ps(_mm512_load_ps(mixed + h * dim + d), all));
+        }
+        lse[at] = mass;
+      }
     }
     _tile_release();
     _mm_free(scores);

@@ -36,7 +36,7 @@ class Kernels:
         self._attend_run.argtypes = [_POINTER] * 7 + [_LONG] * 6 + [_FLOAT]
         self._attend_run.restype = None
         self._attend = library.reason_attend
-        self._attend.argtypes = [_POINTER] * 8 + [_LONG] * 5 + [_FLOAT]
+        self._attend.argtypes = [_POINTER] * 9 + [_LONG] * 5 + [_FLOAT]
         self._statistics = library.reason_row_statistics
         self._statistics.argtypes = [_POINTER] * 2 + [_LONG] * 2 + [_INT]
         self._masses = library.reason_row_masses
@@ -151,14 +151,20 @@ class Kernels:
         slots: torch.Tensor,  # [batch, keys] int64
         lengths: torch.Tensor,  # [batch] int64: how many of each row of ``slots`` count
         scale: float,
-        rows: torch.Tensor | None,  # [batch] int64: which queries; None is all in order
+        rows: torch.Tensor | None,  # [batch] int64: which queries, each once; None is all in order
+        into: tuple[torch.Tensor, torch.Tensor] | None = None,  # [rows, heads, head_dim], [rows, heads], float32
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Each query over keys of its own: (out [batch, heads, head_dim], lse [batch, heads] float32)."""
+        """Each query over keys of its own: (out [batch, heads, head_dim], lse [batch, heads] float32), or merged into
+        what all rows have, which is then returned."""
         batch, width = slots.shape
         _, heads, dim = query.shape
         query = query.contiguous()
-        out = query.new_empty((batch, heads, dim))
-        lse = torch.empty((batch, heads), dtype=torch.float32)
+        if into is None:
+            out = query.new_empty((batch, heads, dim))
+            lse = torch.empty((batch, heads), dtype=torch.float32)
+        else:
+            out, lse = into
+            assert out.is_contiguous() and lse.is_contiguous() and out.dtype == lse.dtype == torch.float32
         self._attend(
             query.data_ptr(),
             None if rows is None else rows.data_ptr(),
@@ -166,7 +172,8 @@ class Kernels:
             values.data_ptr(),
             slots.data_ptr(),
             lengths.data_ptr(),
-            out.data_ptr(),
+            out.data_ptr() if into is None else None,
+            None if into is None else out.data_ptr(),
             lse.data_ptr(),
             batch,
             width,

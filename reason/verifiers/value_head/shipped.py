@@ -9,7 +9,10 @@ from reason.verifiers.value_head.head import ValueHead
 
 __all__ = ["SHIPPED", "find_shipped"]
 
-SHIPPED: dict[str, str] = {"qwen2.5-coder-0.5b-instruct": "qwen2.5-coder-0.5b-instruct.safetensors"}
+SHIPPED: dict[str, str] = {
+    "qwen2.5-coder-0.5b-instruct": "qwen2.5-coder-0.5b-instruct.safetensors",
+    "qwen2.5-coder-1.5b-instruct": "qwen2.5-coder-1.5b-instruct.safetensors",
+}
 """File names by model. Beside each lies its card."""
 
 _FOLDER = FilePath(__file__).parent / "heads"
