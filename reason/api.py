@@ -92,20 +92,13 @@ class Solver:
         check_draft(draft, engine)
         self.plan = None if plan is None else _make_plan(plan)
         machine = {"device": device, "dtype": dtype, "kv_tokens": kv_tokens, "quantize": quantize, "threads": threads}
-        remote = check_remote(
-            base_url,
-            api_key_env,
-            tokenizer,
-            server,
-            small_base_url,
-            draft=draft,
-            machine=machine,
-            small_model=small_model,
-        )
-        small_is_there = remote is not None and remote.small is not None
-        routing = check_route(route, model, small_model, engine, plan=self.plan, named=not small_is_there)
-        given = {"route": route, "plan": plan, "small_model": small_model, **recorded(remote)}
-        self.pair = {name: _told(value) for name, value in given.items() if value is not None}
+        servers = {"base_url": base_url, "api_key_env": api_key_env, "tokenizer": tokenizer, "server": server}
+        remote = _check_servers({**servers, "small_base_url": small_base_url}, draft, small_model, machine)
+        named = remote is None or remote.small is None
+        routing = check_route(route, model, small_model, engine, plan=self.plan, named=named)
+        given = {"route": route, "plan": plan, "small_model": small_model}
+        recorded = {} if remote is None else remote.recorded()
+        self.pair = {name: _told(value) for name, value in {**given, **recorded}.items() if value is not None}
         """The route, the plan, the small model and the servers as they were given, for who writes down how answers came
         to be."""
         if unsafe_exec:

@@ -37,8 +37,8 @@ def check_request(request: Request, server: Server, codec: HubCodec | PieceCodec
         f"logprobs must be None or at least 0, got {sampling.logprobs}": (sampling.logprobs or 0) >= 0,
         "a server runs no processors of ours; use a local model": not sampling.processors,
         "a server tells no hidden states, which probes read; use a local model": not (request.probes or request.states),
-        "a server tells no figures over whole rows (entropy, self-certainty); use a verifier such as logprob, or a local "
-        "model": not sampling.statistics,
+        "a server tells no figures over whole rows (entropy, self-certainty); use a verifier such as logprob, or a "
+        "local model": not sampling.statistics,
         "this server tells no log-probabilities; use a verifier that needs none, such as agreement": (
             sampling.logprobs is None or server.logprobs
         ),

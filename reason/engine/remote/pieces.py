@@ -7,6 +7,7 @@ ends of turns, have numbers of their own that no text can spell.
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Sequence
 
@@ -83,7 +84,7 @@ def split_evenly(text: bytes, count: int) -> list[bytes]:
     edges = [round(len(text) * i / count) for i in range(count + 1)] if len(text) >= count else None
     if edges is None:
         return [text[i : i + 1] for i in range(count)]
-    return [text[first:last] for first, last in zip(edges, edges[1:], strict=False)]
+    return [text[first:last] for first, last in itertools.pairwise(edges)]
 
 
 def _role(name: str) -> int:

@@ -212,8 +212,7 @@ async def _probe_chat(connection: Connection, server: Server) -> Server | None:
 
 
 async def _continuing(connection: Connection, server: Server) -> Continuing:
-    """Whether the assistant's last message is gone on with, seen by what is said next: a model that begins anew repeats
-    the first word."""
+    """Whether the assistant's last message is gone on with, seen by what is said next."""
     url = f"{connection.address.url}/chat/completions"
     body: dict[str, Any] = {"model": server.model, "messages": [*_CHAT, _BEGUN], server.limit_field: 8}
     body["temperature"] = 0.0
@@ -224,7 +223,7 @@ async def _continuing(connection: Connection, server: Server) -> Continuing:
             if error.status is None or error.status >= 500:
                 raise
             continue
-        if reply is not None and reply.text.strip() and not reply.text.strip().lower().startswith("alpha"):
+        if reply is not None and reply.text.strip().lower().startswith("delta"):
             return "fields" if way == "fields" else "prefill"
     return "none"
 
