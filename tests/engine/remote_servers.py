@@ -71,7 +71,7 @@ class FakeServer:
         """The bodies that were streamed: all but those of the first look at the server."""
         return [body for body in self.bodies if body.get("stream")]
 
-    # -- the model -----------------------------------------------------------------------------------------------------
+    # -- the model ---------------------------------------------------------------------------------------------------
 
     def encode(self, text: str) -> list[int]:
         if self.codec is None:
@@ -100,7 +100,7 @@ class FakeServer:
                     return pieces[:count], "stop", stop
         return pieces, "stop", None
 
-    # -- its APIs --------------------------------------------------------------------------------------------------------
+    # -- its APIs ----------------------------------------------------------------------------------------------------
 
     async def _models(self, request: Request) -> Response:
         if (refused := self._refusal(request)) is not None:

@@ -62,7 +62,7 @@ async def test_what_does_not_pass_is_said() -> None:
         with pytest.raises(ServerError, match=r"HTTP 500: out of order \(after 3 attempts\)"):
             raise cast(Exception, (await ask(engine)).error)
         server.failures = [JSONResponse({"error": {"message": "too long"}}, status_code=400)]
-        with pytest.raises(ServerError, match="HTTP 400: too long$"):
+        with pytest.raises(ServerError, match=r"HTTP 400: too long$"):
             raise cast(Exception, (await ask(engine)).error)
         server.failures = [Response(status_code=429, headers={"retry-after": "3600"})]
         with pytest.raises(ServerError, match="asks to wait for 3600 s"):
@@ -195,7 +195,7 @@ def test_a_provider_without_log_probabilities() -> None:
 
 def test_models_by_name() -> None:
     two = {"data": [{"id": "a"}, {"id": "b"}]}
-    with pytest.raises(UsageError, match="name the model .*it has a, b"):
+    with pytest.raises(UsageError, match=r"name the model .*it has a, b"):
         RemoteEngine("http://host/v1", transport=answering(chat_only, two))
     with pytest.raises(UsageError, match="has no model 'c'; it has a, b"):
         RemoteEngine("http://host/v1", "c", transport=answering(chat_only, two))

@@ -111,13 +111,11 @@ def test_the_default_verifier() -> None:
     ],
 )
 def test_verifiers_that_would_find_nothing(strategy: str, fields: dict[str, Any], message: str) -> None:
-    server = FakeServer(script)
-    with running(server.app) as address, pytest.raises(UsageError, match=message):
+    with running(FakeServer(script).app) as address:
         engine = RemoteEngine(address)
-        try:
+        with pytest.raises(UsageError, match=message):
             Solver(engine=engine).solve(PROBLEM, strategy, **fields)
-        finally:
-            engine.close()
+        engine.close()
 
 
 def test_a_judge_on_a_server_that_scores(codec: HubCodec) -> None:
