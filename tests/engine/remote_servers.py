@@ -57,6 +57,7 @@ class FakeServer:
         self.failures: list[Response | str] = []
         self.bodies: list[dict[str, Any]] = []
         self.active = self.most_active = self.aborted = 0
+        self.held = False  # answers have begun and say nothing
         self.max_model_len = max_model_len
         routes = [Route("/v1/models", self._models)]
         if chat:
@@ -91,7 +92,7 @@ class FakeServer:
         said = self.script(text)
         chosen = said[body.get("seed", 0) % len(said)]
         pieces = self._pieces(chosen)
-        if len(pieces) > most:
+        if len(pieces) >= most:  # the end of the turn is a token, too
             return pieces[:most], "length", None
         for count in range(1, len(pieces) + 1):
             whole = "".join(pieces[:count])
@@ -187,7 +188,7 @@ class FakeServer:
     async def _answer(self, text: str, prompt_tokens: int, body: dict[str, Any], form: str) -> Response:
         most = body.get("max_tokens", body.get("max_completion_tokens", 16))
         pieces, reason, stop = self._play(text, body, most)
-        usage = {"prompt_tokens": prompt_tokens, "completion_tokens": len(pieces)}
+        usage = {"prompt_tokens": prompt_tokens, "completion_tokens": len(pieces) + (reason == "stop" and stop is None)}
         usage["prompt_tokens_details"] = {"cached_tokens": prompt_tokens // 2}  # type: ignore[assignment]
         shown = "".join(pieces)
         if stop is not None:
@@ -206,6 +207,8 @@ class FakeServer:
                 left = shown
                 for place, each in enumerate(pieces):
                     await asyncio.sleep(self.delay)
+                    while self.held:
+                        await asyncio.sleep(0.01)
                     if place == 1 and self.failures and self.failures[0] == "break":
                         self.failures.pop(0)
                         done = True
