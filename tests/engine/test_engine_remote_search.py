@@ -28,7 +28,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "ets": {"width": 4, "max_steps": 4, "diversity_weight": 0.0},
     "mcts": {"iterations": 3, "max_steps": 4},
     "best-first": {"num_children": 2, "iterations": 4},
-    "merge": {"width": 4, "beam_width": 2, "max_steps": 3, "embedder": "mine"},
+    "merge": {"width": 4, "beam_width": 2, "max_steps": 3, "embedder": "mine", "distance": 0.1},
 }
 
 

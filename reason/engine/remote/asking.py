@@ -90,7 +90,7 @@ def body_of(request: Request, server: Server, codec: HubCodec | PieceCodec) -> d
     if server.family.name == "vllm":
         body |= {"add_special_tokens": False, "return_tokens_as_token_ids": True}
     if sampling.logprobs is not None:
-        body["logprobs"] = _top(request, server)
+        body["logprobs"] = max(1, _top(request, server))  # to some servers 0 is none
     return body
 
 

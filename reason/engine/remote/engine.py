@@ -181,6 +181,7 @@ class RemoteEngine:
 
     def forget(self, owner: str) -> None:
         self._usage.pop(owner, None)
+        self._progress.pop(owner, None)
 
     def progress(self, owner: str) -> Mapping[int, str]:
         return dict(self._progress.get(owner, {}))

@@ -153,7 +153,7 @@ async def _probe_tokens(connection: Connection, server: Server, sample: Path) ->
         return replace(server, api="llama.cpp", ids=True, logprobs=bool(reply.told))
     server = replace(server, api="completions", ids=True)
     if server.family.takes_ids or (server.family.name == "openai" and await _reads_ids(connection, server, sample)):
-        body = {"model": server.model, "prompt": list(sample), "max_tokens": 1, "logprobs": 0}
+        body = {"model": server.model, "prompt": list(sample), "max_tokens": 1, "logprobs": 1}
         reply = await _reply(connection, f"{connection.address.url}/completions", body)
         if reply is None:
             raise UsageError(_no_completions(connection))

@@ -25,7 +25,7 @@ def scoring_body(family: Family, model: str, path: Path) -> dict[str, Any] | Non
     body: dict[str, Any] = {"model": model, "prompt": list(path), "max_tokens": 1, "temperature": 0.0}
     if family.scoring == "prompt_logprobs":
         return {**body, "prompt_logprobs": 0}
-    return {**body, "echo": True, "logprobs": 0 if family.name == "sglang" else 1}
+    return {**body, "echo": True, "logprobs": 1}
 
 
 def read_scores(answer: Any, path: Path, start: int) -> list[float]:
