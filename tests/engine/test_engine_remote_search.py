@@ -33,11 +33,11 @@ SETTINGS: dict[str, dict[str, Any]] = {
 
 
 def script(text: str) -> list[str]:
-    """Two steps and an answer."""
-    steps = text.count("add") + text.count("multiply")
-    if steps < 2:
-        return [f"so add {steps}\n\n", f"so multiply {steps}\n\n"]
-    return ["the answer is \\boxed{12}", "it is \\boxed{12}", "no, \\boxed{7}"]
+    """What is left of a solution of two steps and an answer."""
+    done = text.count("add") + text.count("multiply")
+    first = ["so add 3\n\n", "then multiply\n\n", "the answer is \\boxed{12}"]
+    second = ["multiply first\n\n", "add the rest\n\n", "no, \\boxed{7}"]
+    return ["".join(steps[min(done, 2) :]) for steps in (first, first, second)]
 
 
 class ByLength:
