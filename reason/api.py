@@ -89,11 +89,11 @@ class Solver:
     ) -> None:
         if engine is not None and (model is not None or base_url is not None):
             raise UsageError("give a model or an engine, not both")
-        check_draft(draft, engine)
-        self.plan = None if plan is None else _make_plan(plan)
         machine = {"device": device, "dtype": dtype, "kv_tokens": kv_tokens, "quantize": quantize, "threads": threads}
         servers = {"base_url": base_url, "api_key_env": api_key_env, "tokenizer": tokenizer, "server": server}
         remote = _check_servers({**servers, "small_base_url": small_base_url}, draft, small_model, machine)
+        check_draft(draft, engine)
+        self.plan = None if plan is None else _make_plan(plan)
         named = remote is None or remote.small is None
         routing = check_route(route, model, small_model, engine, plan=self.plan, named=named)
         given = {"route": route, "plan": plan, "small_model": small_model}
