@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from reason.errors import ModelError, ModelNotFound, UnknownName, UsageError
 from reason.models.cache import MANIFEST, Cache
 from reason.models.catalogue import CATALOGUE, DEFAULT_CPU, DEFAULT_CUDA, ModelEntry
-from reason.models.hub import cached_snapshot, snapshot
+from reason.models.hub import cached_snapshot, snapshot, tokenizer_snapshot
 from reason.models.install import pull, pull_gguf
 from reason.models.progress import Progress
 from reason.models.sources.hub import hub_problem
@@ -30,6 +30,7 @@ __all__ = [
     "load_tokenizer",
     "read_weights",
     "resolve",
+    "resolve_tokenizer",
 ]
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
@@ -83,6 +84,19 @@ def resolve(
     if _HUB_ID.fullmatch(text):
         return ResolvedModel(text, snapshot(text, pull=pull))
     raise _unknown(text)
+
+
+def resolve_tokenizer(name: str | os.PathLike[str]) -> Path:
+    """The folder of a model's tokenizer, for a model that runs elsewhere. Weights are fetched only where the tokenizer
+    is in the same file (catalogue names); otherwise as ``resolve``."""
+    text = os.fspath(name)
+    path = Path(text).expanduser()
+    if text.lower() not in CATALOGUE:
+        if path.is_dir():
+            return path
+        if not path.exists() and _HUB_ID.fullmatch(text) and not text.lower().endswith(".gguf"):
+            return tokenizer_snapshot(text)
+    return resolve(text).folder
 
 
 def default_model() -> str:
