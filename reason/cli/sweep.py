@@ -70,8 +70,10 @@ def run_sweep(
         raise typer.Exit(130)
 
 
-_OF_THE_MODEL = ("device", "dtype", "quantize", "route", "plan", "small_model")
-_OF_THE_MODEL += ("base_url", "tokenizer", "small_base_url")
+_OF_THE_MODEL = (
+    *("device", "dtype", "quantize", "route", "plan", "small_model"),
+    *("base_url", "tokenizer", "small_base_url"),
+)
 
 
 def parse_numbers(text: str) -> list[int]:

@@ -62,8 +62,8 @@ async def test_samples_as_asked_for(client: httpx.AsyncClient) -> None:
 
 
 async def test_a_limit_and_its_name(client: httpx.AsyncClient) -> None:
-    for name in ("max_tokens", "max_completion_tokens"):
-        reply = await ok(client, chat(**{name: 5}))
+    for limit in (chat(max_tokens=5), chat(max_completion_tokens=5)):
+        reply = await ok(client, limit)
         assert (reply["choices"][0]["message"]["content"], reply["choices"][0]["finish_reason"]) == ("so \\b", "length")
 
 

@@ -66,7 +66,7 @@ async def test_keys(tmp_path: Path) -> None:
     security = Security(keys=read_keys(file))
     async with client_of(make_service(), security) as client:
         for given in (None, "Bearer", f"Bearer {KEY[:-1]}", f"Basic {KEY}", "Bearer é"):
-            headers = {} if given is None else {"authorization": given.encode()}
+            headers = [] if given is None else [(b"authorization", given.encode())]
             reply = await client.get("/v1/models", headers=headers)
             assert (reply.status_code, reply.json()["error"]["code"]) == (401, "invalid_api_key")
         for key in (KEY, f"{KEY}2"):

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+from reason.errors import UsageError
 from reason.types import Message, Path, Thinking
 
 __all__ = ["END_OF_TURN", "PieceCodec", "messages_of", "piece", "spelled", "split_evenly"]
@@ -35,7 +37,18 @@ class PieceCodec:
     def encode(self, text: str) -> Path:
         return tuple(piece(part.encode("utf-8", "surrogatepass")) for part in _PIECES.findall(text))
 
-    def encode_chat(self, messages: Sequence[Message], *, continue_final: bool = False) -> Path:
+    def encode_chat(
+        self, messages: Sequence[Message], *, continue_final: bool = False, tools: Sequence[Mapping[str, Any]] = ()
+    ) -> Path:
+        """See ``TextCodec``.
+
+        Raises:
+            UsageError: there are tools or tool calls, which only the model's chat template knows how to write down.
+        """
+        if tools or any("tool_calls" in message for message in messages):
+            raise UsageError(
+                "tools stand in the model's own chat template: give its tokenizer (tokenizer, --tokenizer)"
+            )
         turns = self._turns(messages)
         return turns[:-1] if continue_final and messages else (*turns, _role("assistant"))
 
