@@ -173,7 +173,7 @@ async def test_sampling_reaches_the_server(connect: Connect) -> None:
     await finish(engine, Request(prefix=prompt(engine), sampling=sampling, stop_token_ids=(5,), ignore_eos=True))
     await finish(engine, Request(prefix=prompt(engine), sampling=Sampling(regex="[0-9]+")))
     first, second = server.asked()
-    wanted = {"temperature": 0.5, "top_p": 0.9, "top_k": 7, "min_p": 0.05, "repetition_penalty": 1.2}
+    wanted: dict[str, object] = {"temperature": 0.5, "top_p": 0.9, "top_k": 7, "min_p": 0.05, "repetition_penalty": 1.2}
     wanted |= {"presence_penalty": 0.3, "stop_token_ids": [5], "ignore_eos": True}
     assert {name: first[name] for name in wanted} == wanted
     assert second["structured_outputs"] == {"regex": "[0-9]+"}

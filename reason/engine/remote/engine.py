@@ -25,7 +25,7 @@ from reason.engine.remote.reply import Reply
 from reason.engine.remote.scoring import read_scores, scoring_body
 from reason.engine.remote.turnstile import Turnstile
 from reason.errors import EngineClosed, ServerError, UsageError
-from reason.types import Capabilities, Completion, Path, Request, Scored, Usage
+from reason.types import Capabilities, Completion, Path, Request, Scored, TextCodec, Usage
 
 __all__ = ["RemoteEngine", "ServerStats"]
 
@@ -118,7 +118,7 @@ class RemoteEngine:
         return self._name
 
     @property
-    def codec(self) -> HubCodec | PieceCodec:
+    def codec(self) -> TextCodec:
         return self._codec
 
     @property

@@ -7,7 +7,7 @@ POST one token        with log-probabilities, to each API that may be used
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -104,7 +104,7 @@ async def probe(connection: Connection, model: str | None, *, sample: Path | Non
     return found
 
 
-def _model(connection: Connection, model: str | None, cards: list[Mapping[str, Any]]) -> str:
+def _model(connection: Connection, model: str | None, cards: Sequence[Mapping[str, Any]]) -> str:
     names = [str(card["id"]) for card in cards]
     if model is None:
         if len(names) != 1:
