@@ -181,7 +181,8 @@ def test_the_python_runs(name: str, scripted: None, tmp_path: Path, monkeypatch:
 
 def test_the_fields_are_all_named() -> None:
     page = text("docs/python-api.md")
-    for kind in (Problem, Budget, Solution, Candidate, Usage):
+    kinds: tuple[type[Any], ...] = (Problem, Budget, Solution, Candidate, Usage)
+    for kind in kinds:
         missing = [each.name for each in fields(kind) if f"`{each.name}`" not in page]
         assert not missing, f"docs/python-api.md does not say what these of {kind.__name__} are: {missing}"
 
