@@ -463,7 +463,9 @@ def check_route(
             return None
         raise UsageError(f"routes and plans are for models that are loaded by name; {engine.name} is an engine already")
     router = make_router("always" if route is None else route)
-    small = small_model or SMALLER.get((model or DEFAULT_PAIR).lower())
+    small = small_model
+    if small is None and named:
+        small = SMALLER.get((model or DEFAULT_PAIR).lower())
     if small is None and named:
         raise UsageError(
             f"no smaller model is known that shares its tokens with {model}: name it (small_model, --small-model); "

@@ -131,7 +131,7 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
         )
         return tokenizer
     try:
-        tokenizer = classes.AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        tokenizer = classes.AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
         raise ModelError(f"{folder} has no tokenizer that can be loaded: {error}") from error
     return tokenizer
@@ -172,7 +172,7 @@ def load_backbone(folder: Path, *, dtype: torch.dtype, device: torch.device | st
         raise ModelError(f"{folder} has no configuration that can be read: {error}") from error
     for each in (config, config.get_text_config()):
         each.tie_word_embeddings = True  # no weights of its own for the head
-    model, found = _pretrained(folder, "a decoder", dtype=dtype, config=config, trust_remote_code=False)
+    model, found = _pretrained(folder, "a decoder", dtype=dtype, config=config)
     if missing := sorted(found["missing_keys"]):
         count = len(missing)
         raise ModelError(f"{folder} lacks {count} weights of a {config.model_type} decoder, {missing[0]} the first")
@@ -211,7 +211,12 @@ def _pretrained(folder: Path, what: str, **options: Any) -> tuple[Any, dict[str,
         bars.set_verbosity_error()  # a head that is left over is no news
     try:
         loaded: tuple[Any, dict[str, Any]] = make_model.from_pretrained(
-            folder, low_cpu_mem_usage=True, local_files_only=True, output_loading_info=True, **options
+            folder,
+            low_cpu_mem_usage=True,
+            local_files_only=True,
+            output_loading_info=True,
+            trust_remote_code=False,  # left open, transformers asks on the terminal whether to run a checkpoint's code
+            **options,
         )
     except (OSError, ValueError, KeyError) as error:
         raise ModelError(f"{folder} cannot be loaded as {what}: {error}") from error
