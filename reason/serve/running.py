@@ -30,10 +30,12 @@ def bind(host: str, port: int) -> socket.socket:
     Raises:
         UsageError: the port is taken, or not allowed, or there is no such address here.
     """
+    if not 0 <= port < 1 << 16:
+        raise UsageError(f"cannot serve on {host} port {port}: ports are numbers from 0 to 65535")
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0][0]
         return socket.create_server((host, port), family=family, backlog=256)
-    except (OSError, OverflowError) as error:
+    except OSError as error:
         why = getattr(error, "strerror", None) or error
         raise UsageError(f"cannot serve on {host} port {port}: {why}; choose others with --host and --port") from None
 
