@@ -96,21 +96,21 @@ class HeadVerifier:
     async def _read_path(
         self, together: Sequence[_Unread], head: ValueHead, engine: Engine, owner: str
     ) -> dict[int, float]:
-        """Values by index, of paths that the first one begins with."""
+        """Values by number, of paths that the first one begins with."""
         start = min(each.start for each in together)
         path = together[0].path
         (scored,) = await engine.score([path], start, logprobs=False, layers=(head.layer,), owner=owner)
         found = {}
         for each in together:
             states = scored.hidden[head.layer][each.start - start : len(each.path) - start]
-            found[each.index] = float(head.values(states[-1:], states.mean(dim=0, keepdim=True))[0])
+            found[each.number] = float(head.values(states[-1:], states.mean(dim=0, keepdim=True))[0])
         return found
 
 
 class _Unread(NamedTuple):
     """A trajectory whose states are to be computed."""
 
-    index: int
+    number: int
     path: Path  # up to the place whose state is read
     start: int  # of the states that count
 
