@@ -18,11 +18,12 @@ from reason.search.driver import AnyRun, Run, check_budget
 from reason.search.measuring import find_verifiers
 from reason.search.strategies import for_budget, make_strategy
 from reason.search.tree import Strategy
-from reason.types import Budget, Embedder, Engine, Message, Problem, Solution, Verifier
+from reason.types import Budget, Embedder, Engine, Message, Problem, Solution, Verifier, capabilities_of
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+    from reason.engine.remote import Servers
     from reason.plan import SpecEyes
     from reason.route import Router
 
@@ -41,7 +42,8 @@ class Solver:
             solutions = solver.solve_all(problems, strategy="best-of-n", num_samples=16)
 
     Args:
-        model: a catalogue name, a folder, a GGUF file or a hub id; None is the default model. Or ``engine``.
+        model: a catalogue name, a folder, a GGUF file or a hub id; None is the default model. Or ``engine``. With a
+            ``base_url`` the name that the server has for it; None if it has only one.
         engine: an engine made by the caller, who keeps it: closing the solver does not close it.
         device, dtype, kv_tokens, quantize, threads: see ``LocalEngine.load``.
         draft: what drafts tokens: "auto", "none", a source ("stand") or several ("goose+stand"). It changes how fast
@@ -54,6 +56,10 @@ class Solver:
             tokens.
         unsafe_exec: where programs that the model writes cannot be isolated, run them all the same. It holds for the
             whole process.
+        base_url: an OpenAI-compatible server that runs the model ("http://localhost:8000/v1"); see docs/remote.md.
+        api_key_env, tokenizer, server: of that server, see ``reason.engine.remote.Address``.
+        small_base_url: the server that runs the small model, with the same key and kind; without it the small model
+            runs here.
 
     Raises:
         UsageError: no such draft source or router, or one for an engine that is made already.
@@ -75,28 +81,34 @@ class Solver:
         plan: str | SpecEyes | None = None,
         small_model: str | None = None,
         unsafe_exec: bool = False,
+        base_url: str | None = None,
+        api_key_env: str | None = None,
+        tokenizer: str | None = None,
+        server: str | None = None,
+        small_base_url: str | None = None,
     ) -> None:
-        if engine is not None and model is not None:
+        if engine is not None and (model is not None or base_url is not None):
             raise UsageError("give a model or an engine, not both")
+        machine = {"device": device, "dtype": dtype, "kv_tokens": kv_tokens, "quantize": quantize, "threads": threads}
+        servers = {"base_url": base_url, "api_key_env": api_key_env, "tokenizer": tokenizer, "server": server}
+        remote = _check_servers({**servers, "small_base_url": small_base_url}, draft, small_model, machine)
         check_draft(draft, engine)
         self.plan = None if plan is None else _make_plan(plan)
-        routing = check_route(route, model, small_model, engine, plan=self.plan)
+        named = remote is None or remote.small is None
+        routing = check_route(route, model, small_model, engine, plan=self.plan, named=named)
         given = {"route": route, "plan": plan, "small_model": small_model}
-        self.pair = {name: _told(value) for name, value in given.items() if value is not None}
-        """The route, the plan and the small model as they were given, for who writes down how answers came to be."""
+        recorded = {} if remote is None else remote.recorded()
+        self.pair = {name: _told(value) for name, value in {**given, **recorded}.items() if value is not None}
+        """The route, the plan, the small model and the servers as they were given, for who writes down how answers came
+        to be."""
         if unsafe_exec:
             _allow_unsafe()
         self._owns_engine = engine is None
-        options: dict[str, Any] = {
-            "device": device,
-            "dtype": dtype,
-            "kv_tokens": kv_tokens,
-            "quantize": quantize,
-            "threads": threads,
-            "draft": draft,
-        }
+        options: dict[str, Any] = {**machine, "draft": draft}
         if routing is not None:
             options["routing"] = routing
+        if remote is not None:
+            options["remote"] = remote
         self.engine: Engine = engine or _load(model, **options)
 
     def start(
@@ -129,7 +141,7 @@ class Solver:
         def run(
             engine: Engine, made: Strategy, name: str, journal: FilePath | None, ahead: Engine | None = None
         ) -> Run:
-            measures = find_verifiers(made, verifiers, model=engine.name)
+            measures = find_verifiers(made, verifiers, model=engine.name, can=capabilities_of(engine))
             if ahead is not None:
                 engine = _guessing_calls(engine, ahead, measures, asked)
             return Run(
@@ -267,6 +279,11 @@ async def asolve(
     plan: str | SpecEyes | None = None,
     small_model: str | None = None,
     unsafe_exec: bool = False,
+    base_url: str | None = None,
+    api_key_env: str | None = None,
+    tokenizer: str | None = None,
+    server: str | None = None,
+    small_base_url: str | None = None,
     **strategy_fields: Any,
 ) -> Solution:
     """See ``solve``."""
@@ -276,10 +293,16 @@ async def asolve(
     find_verifiers(make_strategy(strategy, **for_budget(strategy, strategy_fields, budget)), verifiers)
     check_budget(budget or Budget())
     if model is None or isinstance(model, str):
+        servers = {"base_url": base_url, "api_key_env": api_key_env, "tokenizer": tokenizer, "server": server}
+        servers["small_base_url"] = small_base_url
+        remote = _check_servers(servers, draft, small_model)
         check_draft(draft)
-        check_route(route, model, small_model, plan=plan)
+        check_route(route, model, small_model, plan=plan, named=remote is None or remote.small is None)
         options = {"draft": draft, "route": route, "plan": plan, "small_model": small_model}
+        options |= {name: value for name, value in servers.items() if value is not None}
         solver = await asyncio.to_thread(_warm.get, model, **options)
+    elif base_url is not None:
+        raise UsageError("give a base_url with the name of a model, not with an engine")
     else:
         solver = Solver(engine=model, draft=draft, route=route, plan=plan, small_model=small_model)
     return await solver.asolve(problem, strategy, budget=budget, seed=seed, verifiers=verifiers, **strategy_fields)
@@ -298,6 +321,11 @@ def solve(
     plan: str | SpecEyes | None = None,
     small_model: str | None = None,
     unsafe_exec: bool = False,
+    base_url: str | None = None,
+    api_key_env: str | None = None,
+    tokenizer: str | None = None,
+    server: str | None = None,
+    small_base_url: str | None = None,
     **strategy_fields: Any,
 ) -> Solution:
     """Solves one problem with one search.
@@ -314,6 +342,7 @@ def solve(
             has its own.
         route, plan, small_model: see ``Solver``.
         unsafe_exec: see ``Solver``.
+        base_url, api_key_env, tokenizer, server, small_base_url: a server that runs the model, see ``Solver``.
         strategy_fields: the strategy's hyper-parameters (``num_samples=8``).
 
     Raises:
@@ -322,7 +351,8 @@ def solve(
         EngineError: generation failed.
     """
     options: dict[str, Any] = {"draft": draft, "route": route, "plan": plan, "small_model": small_model}
-    options |= {"unsafe_exec": unsafe_exec, **strategy_fields}
+    options |= {"base_url": base_url, "api_key_env": api_key_env, "tokenizer": tokenizer, "server": server}
+    options |= {"small_base_url": small_base_url, "unsafe_exec": unsafe_exec, **strategy_fields}
     return run_sync(asolve(problem, strategy, model, budget, seed, verifiers, **options))
 
 
@@ -343,6 +373,16 @@ def as_problem(problem: ProblemLike) -> Problem:
     if not messages or not all(isinstance(m, dict) and {"role", "content"} <= m.keys() for m in messages):
         raise UsageError("a problem is text or a list of {'role': ..., 'content': ...} messages")
     return Problem(content=messages)
+
+
+def _check_servers(
+    servers: Mapping[str, str | None], draft: str, small_model: str | None, machine: Mapping[str, Any] | None = None
+) -> Servers | None:
+    if not any(servers.values()):
+        return None
+    from reason.engine.remote import check_servers
+
+    return check_servers(servers, draft=draft, small_model=small_model, machine=machine)
 
 
 def check_draft(draft: str, engine: Engine | None = None) -> None:
@@ -383,10 +423,10 @@ def _make_plan(plan: str | SpecEyes) -> SpecEyes:
 
 
 class Routing(NamedTuple):
-    """A router, and the name of the model that writes steps first."""
+    """A router, and the name of the model that writes steps first; None is a server's only one."""
 
     router: Router
-    small_model: str
+    small_model: str | None
 
 
 def check_route(
@@ -396,8 +436,12 @@ def check_route(
     engine: Engine | None = None,
     *,
     plan: str | SpecEyes | None = None,
+    named: bool = True,
 ) -> Routing | None:
     """Refuses a route or a plan that cannot be, before a model is loaded; None where there is neither.
+
+    Args:
+        named: the small model needs a name: there is no server of its own that may know it.
 
     Raises:
         UnknownName: no router, or no plan, of that name.
@@ -419,8 +463,10 @@ def check_route(
             return None
         raise UsageError(f"routes and plans are for models that are loaded by name; {engine.name} is an engine already")
     router = make_router("always" if route is None else route)
-    small = small_model or SMALLER.get((model or DEFAULT_PAIR).lower())
-    if small is None:
+    small = small_model
+    if small is None and named:
+        small = SMALLER.get((model or DEFAULT_PAIR).lower())
+    if small is None and named:
         raise UsageError(
             f"no smaller model is known that shares its tokens with {model}: name it (small_model, --small-model); "
             f"known pairs: {', '.join(f'{small} for {large}' for large, small in SMALLER.items())}"
@@ -467,9 +513,14 @@ def _loop_runs() -> bool:
     return True
 
 
-def _load(model: str | None, *, routing: Routing | None = None, **options: Any) -> Engine:
-    from reason.engine.local import LocalEngine
+def _load(
+    model: str | None, *, routing: Routing | None = None, remote: Servers | None = None, **options: Any
+) -> Engine:
     from reason.models import resolve
+
+    if routing is None and remote is not None:
+        return remote.large.connect(model)
+    from reason.engine.local import LocalEngine
 
     if routing is None:
         found = resolve(model)
@@ -477,10 +528,20 @@ def _load(model: str | None, *, routing: Routing | None = None, **options: Any) 
     from reason.models.catalogue import DEFAULT_PAIR
     from reason.route import RoutedEngine
 
-    small, large = resolve(routing.small_model), resolve(model or DEFAULT_PAIR)
-    target = LocalEngine.load(large.folder, name=large.name, **options)
+    target: Engine
+    draft: Engine
+    small = None if remote is not None and remote.small is not None else resolve(routing.small_model)
+    if remote is not None:
+        target, beside = remote.large.connect(model), None
+    else:
+        large = resolve(model or DEFAULT_PAIR)
+        target = beside = LocalEngine.load(large.folder, name=large.name, **options)
     try:
-        draft = LocalEngine.load(small.folder, name=small.name, beside=target, **options)
+        if small is None:
+            assert remote is not None and remote.small is not None
+            draft = remote.small.connect(routing.small_model)
+        else:
+            draft = LocalEngine.load(small.folder, name=small.name, beside=beside, **options)
         try:
             return RoutedEngine(draft, target, routing.router)
         except BaseException:

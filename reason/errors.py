@@ -12,6 +12,7 @@
     ├── DataNotFound          a data set is neither on this machine nor reachable: lists where it was looked for
     └── EngineError           generation failed
         ├── OutOfKV           a request needs more KV tokens than the pool holds
+        ├── ServerError       a server that runs the model refused, failed or was silent: says what to do
         └── EngineClosed      the engine was closed while, or before, it was asked
 
 ``UsageError`` is the caller's mistake (exit code 2 on the command line); the others are the world's (exit code 1).
@@ -33,6 +34,7 @@ __all__ = [
     "OutOfKV",
     "ReasonError",
     "SandboxUnavailable",
+    "ServerError",
     "UnknownName",
     "UnsupportedModel",
     "UsageError",
@@ -98,6 +100,18 @@ class EngineError(ReasonError):
 
 class OutOfKV(EngineError):
     """One request alone needs more KV tokens than the pool holds."""
+
+
+class ServerError(EngineError):
+    """A server that runs the model did not do what it was asked.
+
+    Args:
+        status: the HTTP status that it answered, if it did.
+    """
+
+    def __init__(self, message: str, *, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 class EngineClosed(EngineError):

@@ -18,6 +18,7 @@ __all__ = [
     "Answer",
     "Budget",
     "Candidate",
+    "Capabilities",
     "Completion",
     "Embedder",
     "Engine",
@@ -38,9 +39,11 @@ __all__ = [
     "TextCodec",
     "Thinking",
     "TokenLogprobs",
+    "ToolMessage",
     "Trajectory",
     "Usage",
     "Verifier",
+    "capabilities_of",
 ]
 
 
@@ -49,6 +52,18 @@ class Message(TypedDict):
 
     role: str
     content: str
+
+
+class ToolMessage(Message, total=False):
+    """A message of a conversation with tools: the assistant's, that makes calls, or a tool's, that answers one.
+
+    A call is {"id": ..., "type": "function", "function": {"name": ..., "arguments": ...}}, its arguments an object, as
+    chat templates want them.
+    """
+
+    tool_calls: list[dict[str, Any]]
+    tool_call_id: str
+    name: str
 
 
 Path: TypeAlias = tuple[int, ...]
@@ -368,8 +383,15 @@ class TextCodec(Protocol):
 
     def encode(self, text: str) -> Path: ...
 
-    def encode_chat(self, messages: Sequence[Message], *, continue_final: bool = False) -> Path:
-        """The chat template's tokens, ready for the assistant's turn (or inside its last message)."""
+    def encode_chat(
+        self, messages: Sequence[Message], *, continue_final: bool = False, tools: Sequence[Mapping[str, Any]] = ()
+    ) -> Path:
+        """The chat template's tokens, ready for the assistant's turn (or inside its last message).
+
+        Args:
+            messages: those of a conversation with tools may be ``ToolMessage``.
+            tools: the functions that the model may call, each {"type": "function", "function": {...}}.
+        """
         ...
 
     def encode_turn(self, messages: Sequence[Message]) -> Path:
@@ -385,9 +407,46 @@ class TextCodec(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Capabilities:
+    """What an engine can tell of its model beside the text.
+
+    Args:
+        logprobs: the log-probability of each token that it generates.
+        top_logprobs: those of the likeliest tokens at its place, at most so many; None is any number.
+        statistics: figures over whole rows: entropy, self-certainty.
+        states: hidden states, for value heads, routers and embeddings.
+        score: log-probabilities of a text that it did not generate.
+    """
+
+    logprobs: bool = True
+    top_logprobs: int | None = None
+    statistics: bool = True
+    states: bool = True
+    score: bool = True
+
+    def both(self, other: Capabilities) -> Capabilities:
+        """What two engines can."""
+        tops = [each for each in (self.top_logprobs, other.top_logprobs) if each is not None]
+        return Capabilities(
+            logprobs=self.logprobs and other.logprobs,
+            top_logprobs=min(tops, default=None),
+            statistics=self.statistics and other.statistics,
+            states=self.states and other.states,
+            score=self.score and other.score,
+        )
+
+
+def capabilities_of(engine: Engine) -> Capabilities:
+    """What an engine can; all of it, unless it says otherwise."""
+    found: Capabilities = getattr(engine, "capabilities", Capabilities())
+    return found
+
+
 @runtime_checkable
 class Engine(Protocol):
-    """Extends and scores paths. ``LocalEngine`` runs a model, ``ScriptedEngine`` plays given text."""
+    """Extends and scores paths. ``LocalEngine`` runs a model, ``RemoteEngine`` asks a server, ``ScriptedEngine`` plays
+    given text. One that cannot tell all that ``Capabilities`` names has an attribute ``capabilities``."""
 
     @property
     def name(self) -> str:
@@ -482,7 +541,7 @@ class Verifier(Protocol):
     there are added to the run's. One that can say why has a method ``review``, asked instead of ``score``: a ``Review``
     for each trajectory. One with an attribute ``hidden`` that is true gets the steps' hidden states, as embedders do;
     one with a tuple of layers ``states`` gets those token by token; one with a method ``probes(engine)`` finds what
-    those say in the steps' ``logprobs``.
+    those say in the steps' ``logprobs``; one with an attribute ``uses_score`` that is true asks the engine's ``score``.
 
     ``statistics`` and ``top_logprobs`` say what must be recorded while the steps are generated (see ``Sampling``);
     ``probability`` whether scores lie in [0, 1], so that a product of them means something.

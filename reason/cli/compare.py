@@ -9,7 +9,7 @@ import typer
 
 from reason.cli import options
 from reason.cli.errors import exit_on_error
-from reason.cli.eval import default_folder
+from reason.cli.eval import default_folder, served_name
 from reason.cli.printing import print_json
 from reason.errors import UsageError
 
@@ -94,6 +94,11 @@ def compare(
     route: options.Route = None,
     plan: options.Plan = None,
     small_model: options.SmallModel = None,
+    base_url: options.BaseUrl = None,
+    api_key_env: options.ApiKeyEnv = None,
+    tokenizer: options.Tokenizer = None,
+    server: options.Server = None,
+    small_base_url: options.SmallBaseUrl = None,
     unsafe_exec: options.UnsafeExec = False,
     overwrite: options.Overwrite = False,
     as_json: options.AsJson = False,
@@ -122,7 +127,7 @@ def compare(
         solution_tokens=solution_tokens,
     )
     check_draft(draft)
-    check_route(route, model, small_model, plan=plan)
+    check_route(route, model, small_model, plan=plan, named=small_base_url is None)
     task = load_task(
         what[0],
         data=data,
@@ -133,7 +138,8 @@ def compare(
         answer_field=answer_field,
         split=split,
     )
-    pair = {"route": route, "plan": plan, "small_model": small_model}
+    pair = {"route": route, "plan": plan, "small_model": small_model, "base_url": base_url, "tokenizer": tokenizer}
+    pair |= {"small_base_url": small_base_url, "api_key_env": api_key_env, "server": server}
     run_sweep(
         task,
         settings,
@@ -147,7 +153,7 @@ def compare(
             "draft": draft,
             **{name: value for name, value in pair.items() if value is not None},
         },
-        out=out or default_folder(task.name, model, "compare", f"seed{seed}"),
+        out=out or default_folder(task.name, model or served_name(base_url), "compare", f"seed{seed}"),
         seed=seed,
         concurrency=concurrency,
         overwrite=overwrite,

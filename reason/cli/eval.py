@@ -7,6 +7,7 @@ import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
+from urllib.parse import urlsplit
 
 import typer
 
@@ -84,6 +85,11 @@ def evaluate(
     route: options.Route = None,
     plan: options.Plan = None,
     small_model: options.SmallModel = None,
+    base_url: options.BaseUrl = None,
+    api_key_env: options.ApiKeyEnv = None,
+    tokenizer: options.Tokenizer = None,
+    server: options.Server = None,
+    small_base_url: options.SmallBaseUrl = None,
     unsafe_exec: options.UnsafeExec = False,
     log_samples: Annotated[bool, typer.Option("--log-samples", help="Also write every text.")] = False,
     overwrite: options.Overwrite = False,
@@ -111,7 +117,7 @@ def evaluate(
     fields = parse_fields(strategy, setting or [])
     make_strategy(strategy, **fields)  # before data and model are loaded
     check_draft(draft)
-    check_route(route, model, small_model, plan=plan)
+    check_route(route, model, small_model, plan=plan, named=small_base_url is None)
     budget = Budget(policy_tokens=max_policy_tokens, seconds=max_seconds, kv_tokens=max_kv_tokens, calls=max_calls)
     check_budget(budget)
     tasks = [
@@ -129,12 +135,14 @@ def evaluate(
     ]
     model_options: dict[str, Any] = {"device": device, "dtype": dtype, "quantize": quantize}
     pair = {"route": route, "plan": plan, "small_model": small_model}
+    pair |= {"base_url": base_url, "tokenizer": tokenizer, "small_base_url": small_base_url}
     model_options |= {name: value for name, value in pair.items() if value is not None}
     load = {**model_options, "kv_tokens": kv_tokens, "threads": threads, "draft": draft}
+    load |= {"api_key_env": api_key_env, "server": server}
 
     def folder(loaded: Task, *how: str) -> Path:
         if out is None:
-            return default_folder(loaded.name, model, *how)
+            return default_folder(loaded.name, model or served_name(base_url), *how)
         return out if len(tasks) == 1 else out / loaded.name
 
     if verifier is not None:
@@ -197,6 +205,11 @@ def default_folder(task: str, model: str | None, *how: str) -> Path:
     name = CATALOGUE[name.lower()].name if name.lower() in CATALOGUE else Path(name).expanduser().resolve().name
     parts = (task, name.removesuffix(".gguf"), *(part.lower() for part in how))
     return Path("runs") / "-".join(re.sub(r"[^\w.+=@]+", "-", part).strip("-.") for part in parts)
+
+
+def served_name(base_url: str | None) -> str | None:
+    """What a folder is called after where a server runs its only model."""
+    return None if base_url is None else urlsplit(base_url).netloc
 
 
 def print_tasks(*, as_json: bool) -> None:

@@ -8,7 +8,21 @@ from typing import Annotated
 
 import typer
 
-from reason.cli import bench, compare, compress, eval, models, solve, strategies, train, train_gate, train_router, view
+from reason.cli import (
+    bench,
+    compare,
+    compress,
+    eval,
+    mcp,
+    models,
+    serve,
+    solve,
+    strategies,
+    train,
+    train_gate,
+    train_router,
+    view,
+)
 
 __all__ = ["app"]
 
@@ -24,6 +38,8 @@ app.command("eval")(eval.evaluate)
 app.command("compare")(compare.compare)
 app.command("view")(view.view)
 app.command("compress")(compress.compress)
+app.command("serve")(serve.serve)
+app.command("mcp")(mcp.mcp)
 app.command("strategies")(strategies.strategies)
 app.add_typer(models.app, name="models")
 train.app.command("gate")(train_gate.gate)

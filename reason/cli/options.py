@@ -10,7 +10,9 @@ import typer
 __all__ = [
     "Aggregation",
     "AnswerField",
+    "ApiKeyEnv",
     "AsJson",
+    "BaseUrl",
     "Data",
     "Device",
     "Draft",
@@ -28,12 +30,15 @@ __all__ = [
     "Route",
     "ScoringVerifier",
     "Seed",
+    "Server",
     "Settings",
+    "SmallBaseUrl",
     "SmallModel",
     "Split",
     "StrategyName",
     "Threads",
     "ThresholdValue",
+    "Tokenizer",
     "Tune",
     "UnsafeExec",
 ]
@@ -72,6 +77,33 @@ Plan: TypeAlias = Annotated[
 ]
 SmallModel: TypeAlias = Annotated[
     str | None, typer.Option(help="The one that goes first with --route or --plan.", show_default="by --model")
+]
+
+# -- a server that runs the model --------------------------------------------------------------------------------------
+
+BaseUrl: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        help="An OpenAI-compatible server that runs the model, e.g. http://localhost:8000/v1.",
+        show_default="the model runs here",
+    ),
+]
+ApiKeyEnv: TypeAlias = Annotated[
+    str | None,
+    typer.Option(help="The environment variable with the server's key.", show_default="OPENAI_API_KEY"),
+]
+Tokenizer: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        help="The served model's tokenizer: a hub id, a folder or a catalogue name.", show_default="text, no tokens"
+    ),
+]
+Server: TypeAlias = Annotated[
+    str | None,
+    typer.Option(help="Its kind: vllm, sglang, llama.cpp, transformers or openai.", show_default="asked"),
+]
+SmallBaseUrl: TypeAlias = Annotated[
+    str | None, typer.Option(help="The server that runs the small model.", show_default="it runs here")
 ]
 
 # -- the search --------------------------------------------------------------------------------------------------------

@@ -72,11 +72,16 @@ def solve(
     route: options.Route = None,
     plan: options.Plan = None,
     small_model: options.SmallModel = None,
+    base_url: options.BaseUrl = None,
+    api_key_env: options.ApiKeyEnv = None,
+    tokenizer: options.Tokenizer = None,
+    server: options.Server = None,
+    small_base_url: options.SmallBaseUrl = None,
     unsafe_exec: options.UnsafeExec = False,
     live: Annotated[bool, typer.Option("--live", help="Show the tree growing.")] = False,
     as_json: options.AsJson = False,
 ) -> None:
-    """Solve one problem with one search over a local model.
+    """Solve one problem with one search over a local model, or over one that a server runs (--base-url).
 
     Ctrl-C ends the search and prints the best answer so far.
     """
@@ -107,6 +112,11 @@ def solve(
         route=route,
         plan=plan,
         small_model=small_model,
+        base_url=base_url,
+        api_key_env=api_key_env,
+        tokenizer=tokenizer,
+        server=server,
+        small_base_url=small_base_url,
     ) as solver:
         start = functools.partial(
             solver.start,

@@ -37,7 +37,8 @@ def run_sweep(
     """Runs it, prints the tables, writes the report.
 
     Args:
-        machine: the solver's options: device, dtype, quantize, kv_tokens, threads, draft, and those of a route.
+        machine: the solver's options: device, dtype, quantize, kv_tokens, threads, draft, and those of a route and of
+            servers.
     """
     from reason.api import Solver
     from reason.report.sweep import Sweep
@@ -69,7 +70,10 @@ def run_sweep(
         raise typer.Exit(130)
 
 
-_OF_THE_MODEL = ("device", "dtype", "quantize", "route", "plan", "small_model")
+_OF_THE_MODEL = (
+    *("device", "dtype", "quantize", "route", "plan", "small_model"),
+    *("base_url", "tokenizer", "small_base_url"),
+)
 
 
 def parse_numbers(text: str) -> list[int]:

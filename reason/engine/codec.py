@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from reason.errors import UsageError
@@ -26,11 +26,20 @@ class HubCodec:
     def encode(self, text: str) -> Path:
         return tuple(self.tokenizer.encode(text, add_special_tokens=False))
 
-    def encode_chat(self, messages: Sequence[Message], *, continue_final: bool = False) -> Path:
+    def encode_chat(
+        self, messages: Sequence[Message], *, continue_final: bool = False, tools: Sequence[Mapping[str, Any]] = ()
+    ) -> Path:
+        """See ``TextCodec``.
+
+        Raises:
+            UsageError: the chat template refuses the messages, or would leave out tools or tool calls.
+        """
+        if tools or any("tool_calls" in message for message in messages):
+            self._check_tools(messages, tools)
         if not self.tokenizer.chat_template:  # a base model: plain text, the way its examples were written
             text = "\n\n".join(message["content"] for message in messages)
             return self.encode(text if continue_final else text + "\n\n")
-        return self.encode(self._render(messages, continue_final))
+        return self.encode(self._render(messages, continue_final, tools))
 
     def encode_turn(self, messages: Sequence[Message]) -> Path:
         """See ``TextCodec``. The tokens are those of the text between the two turns by itself; a template begins it
@@ -48,10 +57,23 @@ class HubCodec:
             raise UsageError("the model's chat template does not repeat the assistant's turn, so none can follow it")
         return self.encode(text)
 
-    def _render(self, messages: Sequence[Message], continue_final: bool) -> str:
+    def _check_tools(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]]) -> None:
+        """Templates that do not know tools leave them out without a word."""
+        template = self.tokenizer.get_chat_template(tools=list(tools) or None) if self.tokenizer.chat_template else ""
+        if tools and "tools" not in template:
+            raise UsageError(
+                "the model's chat template has no place for tools; use a model that was trained with tools"
+            )
+        if "tool_calls" not in template and any("tool_calls" in message for message in messages):
+            raise UsageError("the model's chat template has no place for the assistant's tool calls")
+
+    def _render(
+        self, messages: Sequence[Message], continue_final: bool, tools: Sequence[Mapping[str, Any]] = ()
+    ) -> str:
         try:
             text: str = self.tokenizer.apply_chat_template(
                 list(messages),
+                tools=list(tools) or None,
                 tokenize=False,
                 add_generation_prompt=not continue_final,
                 continue_final_message=continue_final,

@@ -221,6 +221,11 @@ class LocalEngine:
 
     # -- for tests, benchmarks and status pages ----------------------------------------------------------------------
 
+    @property
+    def kv_tokens_in_use(self) -> int:
+        """Tokens whose KV something in flight holds."""
+        return self._loop.runner.forest.locked_tokens  # a number: a read between two changes does no harm
+
     def stats(self) -> LoopStats:
         """Where the loop's time went so far."""
         return self._thread.ask(lambda: replace(self._loop.stats))

@@ -8,9 +8,11 @@ logits: the other bytes share what is left of the mass evenly.
 from __future__ import annotations
 
 import asyncio
+import json
 import math
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from reason.errors import EngineClosed, UsageError
 from reason.types import (
@@ -48,8 +50,11 @@ class ByteCodec:
     def encode(self, text: str) -> Path:
         return tuple(text.encode())
 
-    def encode_chat(self, messages: Sequence[Message], *, continue_final: bool = False) -> Path:
-        return self.encode(_turns(messages) + ("" if continue_final else "<assistant>"))
+    def encode_chat(
+        self, messages: Sequence[Message], *, continue_final: bool = False, tools: Sequence[Mapping[str, Any]] = ()
+    ) -> Path:
+        known = f"<tools>{json.dumps(list(tools))}" if tools else ""
+        return self.encode(known + _turns(messages) + ("" if continue_final else "<assistant>"))
 
     def encode_turn(self, messages: Sequence[Message]) -> Path:
         return self.encode(_turns(messages) + "<assistant>")
@@ -197,7 +202,11 @@ class ScriptedEngine:
 
 
 def _turns(messages: Sequence[Message]) -> str:
-    return "".join(f"<{message['role']}>{message['content']}" for message in messages)
+    return "".join(f"<{message['role']}>{message['content']}{_calls(message)}" for message in messages)
+
+
+def _calls(message: Mapping[str, Any]) -> str:
+    return "".join(f"<tool_call>{json.dumps(call['function'])}" for call in message.get("tool_calls", ()))
 
 
 def _row(token: int, logprob: float, sampling: Sampling) -> TokenLogprobs:

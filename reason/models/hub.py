@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 from contextlib import nullcontext
@@ -12,10 +13,11 @@ from reason.models.catalogue import CATALOGUE
 from reason.models.sources.hub import explain, hub_problem, quiet_hub
 from reason.models.sources.protocol import disk_failed
 
-__all__ = ["cached_snapshot", "snapshot"]
+__all__ = ["cached_snapshot", "snapshot", "tokenizer_snapshot"]
 
-_WANTED = ["*.safetensors", "*.safetensors.index.json", "config.json", "generation_config.json"]
-_WANTED += ["tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab*", "merges.txt", "*.jinja"]
+_TOKENIZER = ["config.json", "generation_config.json", "tokenizer*", "special_tokens_map.json", "added_tokens.json"]
+_TOKENIZER += ["vocab*", "merges.txt", "*.jinja"]
+_WANTED = ["*.safetensors", "*.safetensors.index.json", *_TOKENIZER]
 _NOT = ["*/*", "consolidated*", "adapter_*"]  # other formats and copies, in folders and under other names
 
 
@@ -27,24 +29,39 @@ def snapshot(repo: str, *, pull: bool = True) -> Path:
     Raises:
         ModelNotFound: not cached, and not allowed or not possible to get; says what to do.
     """
-    from huggingface_hub import snapshot_download
-
     if (cached := cached_snapshot(repo)) is not None:
         return cached
     if not pull:
         raise ModelNotFound(f"{repo} is not in the hub cache; `reason models pull {repo}` gets it")
+    folder = _download(repo, _WANTED)
+    if not _complete(folder):
+        raise ModelNotFound(f"{repo} on the model hub has no config.json with safetensors weights.\n{_advice(repo)}")
+    return folder
+
+
+def tokenizer_snapshot(repo: str) -> Path:
+    """The folder with the tokenizer of a hub repository, whose weights are not fetched; otherwise as ``snapshot``."""
+    from huggingface_hub import snapshot_download
+
+    with contextlib.suppress(Exception):  # "not cached", and every way of saying so
+        folder = Path(snapshot_download(repo, local_files_only=True, allow_patterns=_TOKENIZER, ignore_patterns=_NOT))
+        if any(folder.glob("tokenizer*")):
+            return folder
+    return _download(repo, _TOKENIZER)
+
+
+def _download(repo: str, patterns: list[str]) -> Path:
+    from huggingface_hub import snapshot_download
+
     if problem := hub_problem():
         raise ModelNotFound(f"{repo} is not cached, and the model hub: {problem}.\n{_advice(repo)}")
     try:
         with nullcontext() if sys.stderr.isatty() else quiet_hub():
-            folder = Path(snapshot_download(repo, allow_patterns=_WANTED, ignore_patterns=_NOT))
+            return Path(snapshot_download(repo, allow_patterns=patterns, ignore_patterns=_NOT))
     except Exception as error:  # the hub client passes on whatever its HTTP library raises
         if disk_failed(error):
             raise DiskFull(f"the model hub's cache (HF_HOME) has no room for {repo}: {explain(error)}") from error
         raise ModelNotFound(f"{repo} cannot be had from the model hub: {explain(error)}\n{_advice(repo)}") from error
-    if not _complete(folder):
-        raise ModelNotFound(f"{repo} on the model hub has no config.json with safetensors weights.\n{_advice(repo)}")
-    return folder
 
 
 def cached_snapshot(repo: str) -> Path | None:

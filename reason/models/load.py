@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from reason.errors import ModelError, ModelNotFound, UnknownName, UsageError
 from reason.models.cache import MANIFEST, Cache
 from reason.models.catalogue import CATALOGUE, DEFAULT_CPU, DEFAULT_CUDA, ModelEntry
-from reason.models.hub import cached_snapshot, snapshot
+from reason.models.hub import cached_snapshot, snapshot, tokenizer_snapshot
 from reason.models.install import pull, pull_gguf
 from reason.models.progress import Progress
 from reason.models.sources.hub import hub_problem
@@ -30,6 +30,7 @@ __all__ = [
     "load_tokenizer",
     "read_weights",
     "resolve",
+    "resolve_tokenizer",
 ]
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
@@ -85,6 +86,19 @@ def resolve(
     raise _unknown(text)
 
 
+def resolve_tokenizer(name: str | os.PathLike[str]) -> Path:
+    """The folder of a model's tokenizer, for a model that runs elsewhere. Weights are fetched only where the tokenizer
+    is in the same file (catalogue names); otherwise as ``resolve``."""
+    text = os.fspath(name)
+    path = Path(text).expanduser()
+    if text.lower() not in CATALOGUE:
+        if path.is_dir():
+            return path
+        if not path.exists() and _HUB_ID.fullmatch(text) and not text.lower().endswith(".gguf"):
+            return tokenizer_snapshot(text)
+    return resolve(text).folder
+
+
 def default_model() -> str:
     """The model for users who name none.
 
@@ -117,7 +131,7 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
         )
         return tokenizer
     try:
-        tokenizer = classes.AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        tokenizer = classes.AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
         raise ModelError(f"{folder} has no tokenizer that can be loaded: {error}") from error
     return tokenizer
@@ -158,7 +172,7 @@ def load_backbone(folder: Path, *, dtype: torch.dtype, device: torch.device | st
         raise ModelError(f"{folder} has no configuration that can be read: {error}") from error
     for each in (config, config.get_text_config()):
         each.tie_word_embeddings = True  # no weights of its own for the head
-    model, found = _pretrained(folder, "a decoder", dtype=dtype, config=config, trust_remote_code=False)
+    model, found = _pretrained(folder, "a decoder", dtype=dtype, config=config)
     if missing := sorted(found["missing_keys"]):
         count = len(missing)
         raise ModelError(f"{folder} lacks {count} weights of a {config.model_type} decoder, {missing[0]} the first")
@@ -197,7 +211,12 @@ def _pretrained(folder: Path, what: str, **options: Any) -> tuple[Any, dict[str,
         bars.set_verbosity_error()  # a head that is left over is no news
     try:
         loaded: tuple[Any, dict[str, Any]] = make_model.from_pretrained(
-            folder, low_cpu_mem_usage=True, local_files_only=True, output_loading_info=True, **options
+            folder,
+            low_cpu_mem_usage=True,
+            local_files_only=True,
+            output_loading_info=True,
+            trust_remote_code=False,  # left open, transformers asks on the terminal whether to run a checkpoint's code
+            **options,
         )
     except (OSError, ValueError, KeyError) as error:
         raise ModelError(f"{folder} cannot be loaded as {what}: {error}") from error

@@ -34,7 +34,7 @@ def grains(usage: Mapping[str, float], *, planned: int = 0) -> list[Grain]:
     rows = []
     if drafted := usage.get("drafted_tokens", 0):
         accepted = usage["accepted_tokens"]
-        saved = f"{accepted / tokens:.0%} of the tokens came without a forward of their own" if tokens else ""
+        saved = f"{accepted / tokens:.0%} of tokens without their own forward" if tokens else ""
         rows.append(Grain("tokens", round(drafted), round(accepted), saved))
     large = f"the large model wrote {tokens - usage.get('draft_model_tokens', 0):,.0f} of {tokens:,.0f} tokens"
     if steps := usage.get("routed_steps", 0):

@@ -26,10 +26,11 @@ from reason.report.results import ResultsOf
 from reason.report.resumable import Resumable, environment
 from reason.report.sitting import OnProgress, Sitting
 from reason.search.measuring import checked_scores
+from reason.tasks.answers import extract_answer
 from reason.tasks.code import check_sandbox
 from reason.tasks.equivalence import group
 from reason.tasks.process import Given, GivenSolution, given, has_solutions, has_steps
-from reason.types import Engine, Problem, Step, TokenLogprobs, Trajectory, Usage, Verifier
+from reason.types import Engine, Problem, Review, Step, TokenLogprobs, Trajectory, Usage, Verifier
 from reason.types import Path as TokenPath
 from reason.verifiers import VERIFIERS, VERIFIERS_OF, check_aggregation, make_verifier
 from reason.verifiers.probes import fingerprint
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     from reason.errors import ReasonError
     from reason.tasks.task import Example, Task
 
-__all__ = ["RECORDED", "ScoredSolutions", "Scoring", "check_scores_text"]
+__all__ = ["RECORDED", "ScoredSolutions", "Scoring", "check_scores_text", "score_text"]
 
 RECORDED = "recorded"
 
@@ -293,6 +294,30 @@ def check_scores_text(verifier: Verifier) -> None:
 
 def _scores_text(verifier: Any) -> bool:
     return not verifier.statistics and not verifier.top_logprobs
+
+
+async def score_text(verifier: Verifier, problem: Problem, solution: str, engine: Engine, owner: str) -> Review:
+    """A verifier's score of one solution that is there already, and what it has to say of it.
+
+    Args:
+        problem: its content is the whole prompt, as messages.
+
+    Raises:
+        UsageError: the verifier cannot score given text.
+    """
+    check_scores_text(verifier)
+    prompt = _prompt(engine, problem)
+    steps: tuple[Step, ...] = (Step(text=solution, tokens=engine.codec.encode(solution)),)
+    if verifier.top_logprobs is not None and not hasattr(verifier, "probes"):
+        (steps,) = await _recorded(engine, prompt, [steps], owner)
+    path = Trajectory(
+        problem=problem, prompt=prompt, steps=steps, finished=True, answer=extract_answer(solution), answer_class=0
+    )
+    review = getattr(verifier, "review", None)
+    if review is not None:
+        (said,) = await review([path], engine, owner)
+        return Review(checked_scores(verifier, [said.score], 1)[0], said.feedback)
+    return Review(checked_scores(verifier, await verifier.score([path], engine, owner), 1)[0])
 
 
 def _prompt(engine: Engine, problem: Problem) -> TokenPath:

@@ -22,6 +22,7 @@ from dataclasses import dataclass, field, replace
 from reason.errors import EngineClosed, UsageError
 from reason.route.router import Author, Drafted, Router
 from reason.types import (
+    Capabilities,
     Completion,
     Engine,
     Message,
@@ -35,6 +36,7 @@ from reason.types import (
     TokenLogprobs,
     Trajectory,
     Usage,
+    capabilities_of,
 )
 
 __all__ = ["RoutedEngine"]
@@ -87,6 +89,8 @@ class RoutedEngine:
         if (check := getattr(router, "check", None)) is not None:
             check(draft, target)
         self._probes: tuple[Probe, ...] = router.probes(draft)
+        if self._probes and not capabilities_of(draft).states:
+            raise UsageError(f"this router reads hidden states, which the engine of {draft.name} does not tell")
         self._layers = tuple(dict.fromkeys(probe.layer for probe in self._probes))
         self._counts: dict[str, _Counts] = {}
         self._begun: dict[tuple[str, int], str] = {}  # text of finished steps, by owner and key
@@ -96,6 +100,12 @@ class RoutedEngine:
     @property
     def name(self) -> str:
         return self.target.name
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What both engines can; scores are the target's."""
+        target = capabilities_of(self.target)
+        return replace(target.both(capabilities_of(self.draft)), score=target.score)
 
     @property
     def max_positions(self) -> int | None:

@@ -140,7 +140,7 @@ class Effects:
         for verifier in self._verifiers.values():  # a reward model of its own counts what it reads
             if (own := getattr(verifier, "usage", None)) is not None:
                 usage.verifier_tokens += own(self._owner).verifier_tokens
-        usage.prompt_tokens = len(self._tree[ROOT].context)
+        usage.prompt_tokens = usage.prompt_tokens or len(self._tree[ROOT].context)  # a server may have counted
         usage.seconds = time.perf_counter() - self._began
         usage.solver_seconds = self._thinking_seconds
         return self.earlier.plus(usage)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from reason.errors import UsageError
 from reason.search.generation import split_steps
 from reason.search.tree import ROOT, Node, Strategy, Tree
-from reason.types import Embedder, Step, TextCodec, Trajectory, Verifier
+from reason.types import Capabilities, Embedder, Step, TextCodec, Trajectory, Verifier
 
 if TYPE_CHECKING:
     import numpy as np
@@ -21,26 +21,34 @@ __all__ = ["checked_scores", "find_verifiers", "packed", "trajectories", "vector
 
 
 def find_verifiers(
-    strategy: Strategy, given: Mapping[str, Verifier | Embedder] | None = None, *, model: str | None = None
+    strategy: Strategy,
+    given: Mapping[str, Verifier | Embedder] | None = None,
+    *,
+    model: str | None = None,
+    can: Capabilities | None = None,
 ) -> dict[str, Verifier | Embedder]:
     """The verifiers and embedders that a strategy may ask for, the caller's first.
 
     Args:
         model: the policy's name, which says what "auto" is; None where it is not known yet.
+        can: what the policy's engine tells, which says it too; all, if it is not known.
 
     Raises:
-        UnknownName, UsageError: there is no such verifier, or the strategy cannot use its scores.
+        UnknownName, UsageError: there is no such verifier, the engine does not tell what it needs, or the strategy
+            cannot use its scores.
     """
     if not strategy.measures:
         return {}
-    from reason.verifiers import DEFAULT_VERIFIER, default_verifier, make_measure
+    from reason.verifiers import DEFAULT_VERIFIER, check_needs, default_verifier, make_measure
     from reason.verifiers.aggregate import check_aggregation
 
     given = given or {}
     found: dict[str, Verifier | Embedder] = {}
     for name in strategy.measures:
-        meant = default_verifier(model) if name == DEFAULT_VERIFIER and name not in given else name
+        meant = default_verifier(model, can) if name == DEFAULT_VERIFIER and name not in given else name
         found[name] = given[meant] if meant in given else make_measure(meant)
+        if can is not None:
+            check_needs(found[name], can, model or "this model")
     at: Any = strategy
     while at is not None:
         if (aggregation := getattr(at, "aggregation", "none")) != "none":

@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 from reason.fields import check_object, make
-from reason.types import Embedder, Verifier
+from reason.types import Capabilities, Embedder, Verifier
 from reason.verifiers.aggregate import AGGREGATIONS, aggregate, check_aggregation
 from reason.verifiers.agreement import Agreement
 from reason.verifiers.codet import CodeT
@@ -16,6 +16,7 @@ from reason.verifiers.ensemble import Ensemble
 from reason.verifiers.entropy import Entropy
 from reason.verifiers.judge import Judge
 from reason.verifiers.logprob import LogProb
+from reason.verifiers.needs import check_needs
 from reason.verifiers.public_tests import PublicTests
 from reason.verifiers.reward_model import ProcessRewardModel
 from reason.verifiers.self_certainty import SelfCertainty
@@ -34,6 +35,7 @@ __all__ = [
     "VERIFIERS_OF",
     "aggregate",
     "check_aggregation",
+    "check_needs",
     "default_verifier",
     "make_embedder",
     "make_measure",
@@ -63,10 +65,20 @@ DEFAULT_VERIFIER = "auto"
 """What strategies measure with unless told otherwise: what ``default_verifier`` says of the model."""
 
 
-def default_verifier(model: str | None) -> str:
+def default_verifier(model: str | None, can: Capabilities | None = None) -> str:
     """The name of the verifier that needs nothing but the model: the value head that comes with the package for it,
-    else self-certainty."""
-    return "head" if model is not None and find_shipped(model) is not None else "self-certainty"
+    else self-certainty.
+
+    Args:
+        can: what its engine tells; all, if it is not known. Where a server keeps whole rows to itself it is logprob,
+            and agreement where it tells no log-probabilities at all.
+    """
+    can = can or Capabilities()
+    if can.states and model is not None and find_shipped(model) is not None:
+        return "head"
+    if can.statistics:
+        return "self-certainty"
+    return "logprob" if can.logprobs else "agreement"
 
 
 def make_verifier(name: str | Verifier, /, **fields: Any) -> Verifier:

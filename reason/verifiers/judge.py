@@ -34,6 +34,7 @@ class Judge:
     statistics: ClassVar[bool] = False
     top_logprobs: ClassVar[int | None] = None
     probability: ClassVar[bool] = True
+    uses_score: ClassVar[bool] = True
 
     question: str = "Is everything in your solution so far correct? Answer with Yes or No only."
     yes: tuple[str, ...] = ("Yes", " Yes", "yes", " yes", "YES")

@@ -255,7 +255,7 @@ class Opening:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._codec, name)
 
-    def encode_chat(self, messages: Any, *, continue_final: bool = False) -> Any:
+    def encode_chat(self, messages: Any, *, continue_final: bool = False, tools: Any = ()) -> Any:
         return self._codec.encode("user: ...<think>\n")
 
 

@@ -11,7 +11,7 @@ from tokenizers import AddedToken
 from reason.engine.codec import HubCodec
 from reason.engine.scripted import ByteCodec, ScriptedEngine
 from reason.errors import UsageError
-from reason.types import Message, Thinking
+from reason.types import Message, Thinking, ToolMessage
 
 USER = Message(role="user", content="what is x?")
 BEGUN = Message(role="assistant", content="x is 12")
@@ -75,3 +75,34 @@ def test_scripted_thinking() -> None:
     assert ScriptedEngine(["x"]).codec.thinking is None
     thinking = Thinking(start="{", end="}", end_token=ord("}"))
     assert ScriptedEngine(["x"], thinking=thinking).codec.thinking == thinking
+
+
+FIND: dict[str, Any] = {"type": "function", "function": {"name": "find", "parameters": {"type": "object"}}}
+CALLING = ToolMessage(role="assistant", content="", tool_calls=[{"id": "c", **FIND}])
+WITH_TOOLS = (
+    "{% for t in tools or [] %}({{ t.function.name }}){% endfor %}{% for m in messages %}[{{ m.role }}]{{ m.content }}"
+    "{% for c in m.tool_calls or [] %}<{{ c.function.name }}>{% endfor %}{% endfor %}[assistant]"
+)
+
+
+def test_tools_and_their_calls_go_into_the_template(tokenizer: Any) -> None:
+    codec = with_template(tokenizer, WITH_TOOLS)
+    answer = ToolMessage(role="tool", content="7", tool_call_id="c")
+    expected = "(find)[user]what is x?[assistant]<find>[tool]7[assistant]"
+    assert codec.encode_chat([USER, CALLING, answer], tools=[FIND]) == codec.encode(expected)
+
+
+@pytest.mark.parametrize("template", [ALTERNATING, None])
+def test_a_template_without_a_place_for_tools(tokenizer: Any, template: str | None) -> None:
+    codec = with_template(tokenizer, template)
+    with pytest.raises(UsageError, match="no place for tools"):
+        codec.encode_chat([USER], tools=[FIND])
+    with pytest.raises(UsageError, match="no place for the assistant's tool calls"):
+        codec.encode_chat([USER, CALLING, USER])
+
+
+def test_tools_in_bytes() -> None:
+    codec = ByteCodec()
+    text = codec.decode(codec.encode_chat([USER, CALLING], tools=[FIND]))
+    assert text.startswith('<tools>[{"type": "function"')
+    assert '<tool_call>{"name": "find"' in text

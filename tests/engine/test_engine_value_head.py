@@ -79,6 +79,34 @@ async def test_it_says_the_same_of_what_was_recorded_and_what_was_not(
 
 
 @pytest.mark.parametrize("pool", [False, True])
+async def test_the_steps_of_a_solution_are_read_in_one_forward(
+    make_engine: MakeEngine, prompts: MakePrompts, tmp_path: FilePath, pool: bool
+) -> None:
+    """Together they cost what the longest costs alone, and say what each says alone; other solutions are others."""
+    random_head(0, pool=pool).save(tmp_path / "head.safetensors")
+    verifier = make_verifier(f"head:{tmp_path / 'head.safetensors'}")
+    engine = make_engine()
+    one, other = prompts(2)
+
+    def solution(prompt: Path, *steps: Path) -> Trajectory:
+        told = tuple(Step(text="", tokens=tokens) for tokens in steps)
+        return Trajectory(problem=Problem(content="?"), prompt=prompt, steps=told)
+
+    parts = [(70, 71, 72, 73), (74, 75, 76), (77, 70, 71, 72)]
+    steps = [solution(one, *parts[: count + 1]) for count in range(3)]
+    given = [steps[1], solution(other, *parts), steps[2], steps[0], solution(one, parts[0], (78, 78, 78))]
+    together = await verifier.score(given, engine, "together")
+    alone = []
+    for i, each in enumerate(given):
+        engine.drop_cache()
+        alone += await verifier.score([each], engine, f"alone {i}")
+    assert together == pytest.approx(alone, abs=1e-4)
+    assert len({round(value, 4) for value in together}) == 5
+    costs = [engine.usage(f"alone {i}").verifier_tokens for i in range(5)]
+    assert engine.usage("together").verifier_tokens <= costs[1] + costs[2] + costs[4], "the longest of each solution"
+
+
+@pytest.mark.parametrize("pool", [False, True])
 async def test_a_finished_solution_without_its_turns_end_is_read_at_its_last_token(
     make_engine: MakeEngine,
     prompts: MakePrompts,

@@ -104,6 +104,29 @@ def test_folders_and_files_that_are_no_models(tmp_path: Path) -> None:
         load_model(folder, dtype=torch.float32)
 
 
+def test_a_checkpoints_own_code_never_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor is anybody asked whether it may."""
+    asked: list[str] = []
+
+    def agree(prompt: str = "") -> str:
+        asked.append(prompt)
+        return "y"
+
+    monkeypatch.setattr("builtins.input", agree)
+    ran = tmp_path / "ran"
+    (tmp_path / "own.py").write_text(f"from pathlib import Path\nPath({str(ran)!r}).touch()\n", encoding="utf-8")
+    own = {"AutoConfig": "own.Config", "AutoModelForCausalLM": "own.Model", "AutoTokenizer": ["own.Tokenizer", None]}
+    content = json.dumps({"model_type": "of-its-own", "auto_map": own, "tokenizer_class": "OwnTokenizer"})
+    for name in ("config.json", "tokenizer_config.json"):
+        (tmp_path / name).write_text(content, encoding="utf-8")
+    with pytest.raises(ModelError, match="cannot be loaded"):
+        load_model(tmp_path, dtype=torch.float32)
+    with pytest.raises(ModelError, match="no tokenizer that can be loaded"):
+        load_tokenizer(tmp_path)
+    assert not ran.exists()
+    assert not asked
+
+
 def test_a_hub_repository_offline(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REASON_OFFLINE", "1")
     with pytest.raises(ModelNotFound, match=r"owner/name is not cached.*REASON_OFFLINE(.|\n)*FILE\.gguf"):

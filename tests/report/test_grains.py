@@ -21,7 +21,7 @@ def test_each_grain_says_what_stood() -> None:
         short_cuts=6,
     )
     tokens, steps, answers = grains(usage.as_dict(), planned=8)
-    assert tokens.cells == ("tokens", "1,600", "400 (25%)", "40% of the tokens came without a forward of their own")
+    assert tokens.cells == ("tokens", "1,600", "400 (25%)", "40% of tokens without their own forward")
     assert steps.cells == ("steps", "40", "30 (75%)", "the large model wrote 300 of 1,000 tokens")
     assert answers.cells == ("answers", "8", "6 (75%)", "6 searches")
 

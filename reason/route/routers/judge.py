@@ -16,7 +16,7 @@ from typing import ClassVar, Literal
 from reason.errors import OutOfKV, UsageError
 from reason.fields import check_choices
 from reason.route.router import Author, Drafted, Rewrite
-from reason.types import Completion, Engine, Message, Path, Probe
+from reason.types import Completion, Engine, Message, Path, Probe, capabilities_of
 
 __all__ = ["JudgeRouter"]
 
@@ -45,6 +45,14 @@ class JudgeRouter:
 
     def probes(self, draft: Engine) -> tuple[Probe, ...]:
         return ()
+
+    def check(self, draft: Engine, target: Engine) -> None:
+        """Raises UsageError where the target's engine does not tell how likely a rating is."""
+        if not capabilities_of(target).score:
+            raise UsageError(
+                f"the judge router reads log-probabilities of given text, which the engine of {target.name} does not "
+                "tell; use reward:verifier=…, or an engine that does (docs/remote.md)"
+            )
 
     async def choose(self, drafted: Drafted, rewrite: Rewrite) -> Completion | None:
         """A step after which the question does not fit is kept."""

@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from reason.route.router import Author, Drafted, Rewrite
-from reason.types import Completion, Engine, Probe, Verifier
+from reason.types import Completion, Engine, Probe, Verifier, capabilities_of
 from reason.verifiers import make_verifier
+from reason.verifiers.needs import check_needs
 from reason.verifiers.probes import probes_of
 
 __all__ = ["Oracle"]
@@ -37,7 +38,8 @@ class Oracle:
         return ()
 
     def check(self, draft: Engine, target: Engine) -> None:
-        """Raises UsageError where the verifier has no head for the target."""
+        """Raises UsageError where the verifier has no head for the target, or its engine lacks what it needs."""
+        check_needs(self._made, capabilities_of(target), target.name)
         probes_of([self._made], target)
 
     async def choose(self, drafted: Drafted, rewrite: Rewrite) -> Completion | None:

@@ -14,8 +14,9 @@ from typing import ClassVar, Literal
 
 from reason.fields import check_choices
 from reason.route.router import Author, Drafted, Rewrite
-from reason.types import Completion, Engine, Probe, Verifier
+from reason.types import Completion, Engine, Probe, Verifier, capabilities_of
 from reason.verifiers import make_verifier
+from reason.verifiers.needs import check_needs
 from reason.verifiers.probes import probes_of
 
 __all__ = ["RewardRouter"]
@@ -44,8 +45,11 @@ class RewardRouter:
         return probes_of([self._made], draft) if self.reader == "draft" else ()
 
     def check(self, draft: Engine, target: Engine) -> None:
-        """Raises UsageError where the verifier has no head for the model that it reads."""
-        probes_of([self._made], draft if self.reader == "draft" else target)
+        """Raises UsageError where the verifier has no head for the model that it reads, or its engine lacks what it
+        needs."""
+        engine = draft if self.reader == "draft" else target
+        check_needs(self._made, capabilities_of(engine), engine.name)
+        probes_of([self._made], engine)
 
     async def choose(self, drafted: Drafted, rewrite: Rewrite) -> Completion | None:
         engine = drafted.draft if self.reader == "draft" else drafted.target

@@ -15,10 +15,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path as FilePath
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 from reason.errors import ModelError, UsageError
-from reason.types import Engine, Message, Probe, TextCodec, Trajectory
+from reason.types import Engine, Message, Path, Probe, TextCodec, Trajectory
 from reason.verifiers.value_head.head import ValueHead
 from reason.verifiers.value_head.shipped import SHIPPED, find_shipped
 
@@ -79,19 +79,52 @@ class HeadVerifier:
 
     async def score(self, trajectories: Sequence[Trajectory], engine: Engine, owner: str) -> list[float]:
         head = self.find(engine)
-        return list(await asyncio.gather(*(self._score(each, head, engine, owner) for each in trajectories)))
+        values: dict[int, float] = {}
+        unread: list[_Unread] = []
+        for i, trajectory in enumerate(trajectories):
+            recorded = _recorded(trajectory, head)
+            if recorded is not None:
+                values[i] = recorded
+                continue
+            place = drawn_from(trajectory, engine.codec)
+            start = min(place, len(trajectory.prompt) - 1) if head.pooled else place
+            unread.append(_Unread(i, trajectory.path[: place + 1], start))
+        for read in await asyncio.gather(*(self._read_path(each, head, engine, owner) for each in _together(unread))):
+            values.update(read)
+        return [values[i] for i in range(len(trajectories))]
 
-    async def _score(self, trajectory: Trajectory, head: ValueHead, engine: Engine, owner: str) -> float:
-        recorded = _recorded(trajectory, head)
-        if recorded is not None:
-            return recorded
-        place = drawn_from(trajectory, engine.codec)
-        start = min(place, len(trajectory.prompt) - 1) if head.pooled else place
-        (scored,) = await engine.score(
-            [trajectory.path[: place + 1]], start, logprobs=False, layers=(head.layer,), owner=owner
-        )
-        states = scored.hidden[head.layer]
-        return float(head.values(states[-1:], states.mean(dim=0, keepdim=True))[0])
+    async def _read_path(
+        self, together: Sequence[_Unread], head: ValueHead, engine: Engine, owner: str
+    ) -> dict[int, float]:
+        """Values by number, of paths that the first one begins with."""
+        start = min(each.start for each in together)
+        path = together[0].path
+        (scored,) = await engine.score([path], start, logprobs=False, layers=(head.layer,), owner=owner)
+        found = {}
+        for each in together:
+            states = scored.hidden[head.layer][each.start - start : len(each.path) - start]
+            found[each.number] = float(head.values(states[-1:], states.mean(dim=0, keepdim=True))[0])
+        return found
+
+
+class _Unread(NamedTuple):
+    """A trajectory whose states are to be computed."""
+
+    number: int
+    path: Path  # up to the place whose state is read
+    start: int  # of the states that count
+
+
+def _together(unread: Sequence[_Unread]) -> list[list[_Unread]]:
+    """Those that one forward serves: each group's first path begins with all its others."""
+    groups: list[list[_Unread]] = []
+    for each in sorted(unread, key=lambda one: -len(one.path)):
+        group = next((group for group in groups if group[0].path[: len(each.path)] == each.path), None)
+        if group is None:
+            groups.append([each])
+        else:
+            group.append(each)
+    return groups
 
 
 def _recorded(trajectory: Trajectory, head: ValueHead) -> float | None:

@@ -1,0 +1,1 @@
+"""Servers: an OpenAI-compatible one, and one of the Model Context Protocol."""

@@ -1,0 +1,74 @@
+"""The server as a process: it listens, and ends in order.
+
+At SIGTERM or Ctrl-C no request is taken any more. Those under way have a deadline: most of it they may go on for, then
+searches are told to end with their best answer so far, and what is still there at its end is cancelled.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from typing import TYPE_CHECKING
+
+import uvicorn
+
+from reason.errors import UsageError
+from reason.serve.service import Service
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp
+
+__all__ = ["Server", "bind"]
+
+_SHARE = 0.7
+"""Of the deadline, after which searches are told to end."""
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A socket that listens; port 0 takes a free one.
+
+    Raises:
+        UsageError: the port is taken, or not allowed, or there is no such address here.
+    """
+    if not 0 <= port < 1 << 16:
+        raise UsageError(f"cannot serve on {host} port {port}: ports are numbers from 0 to 65535")
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0][0]
+        return socket.create_server((host, port), family=family, backlog=256)
+    except OSError as error:
+        why = getattr(error, "strerror", None) or error
+        raise UsageError(f"cannot serve on {host} port {port}: {why}; choose others with --host and --port") from None
+
+
+class Server(uvicorn.Server):
+    """Args:
+    grace_seconds: the deadline of what is under way when the server is to end.
+    """
+
+    def __init__(self, app: ASGIApp, service: Service, *, grace_seconds: float) -> None:
+        config = uvicorn.Config(
+            app,
+            http="h11",
+            ws="none",
+            lifespan="off",
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            timeout_graceful_shutdown=max(1, round(grace_seconds)),
+        )
+        super().__init__(config)
+        self._service = service
+        self._grace_seconds = grace_seconds
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._service.admission.closing = True
+        ending = asyncio.ensure_future(self._interrupt())
+        try:
+            await super().shutdown(sockets)
+        finally:
+            ending.cancel()
+
+    async def _interrupt(self) -> None:
+        await asyncio.sleep(self._grace_seconds * _SHARE)
+        self._service.admission.interrupt_all()

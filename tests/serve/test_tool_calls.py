@@ -1,0 +1,66 @@
+"""Calls read from text, and how much of an unfinished text is certain."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from reason.serve.chat_tools import Call, parse_calls, visible
+from reason.serve.plain import certain
+
+NAMES = ("find", "add")
+FIND = Call(name="find", arguments='{"text": "x"}')
+ADD = Call(name="add", arguments="{}")
+
+
+@pytest.mark.parametrize(
+    ("text", "content", "calls"),
+    [
+        ('<tool_call>\n{"name": "find", "arguments": {"text": "x"}}\n</tool_call>', "", (FIND,)),
+        ('Well.\n<tool_call>{"name": "add"}</tool_call>\n<tool_call>{"name": "add"}', "Well.", (ADD, ADD)),
+        ('{"name": "find", "parameters": {"text": "x"}}', "", (FIND,)),
+        ('<|python_tag|>{"name": "add", "parameters": {}}; {"name": "add", "parameters": {}}', "", (ADD, ADD)),
+        ('[{"name": "find", "arguments": {"text": "x"}}]', "", (FIND,)),
+        ('```json\n{"name": "find", "arguments": "{\\"text\\": \\"x\\"}"}\n```', "", (FIND,)),
+        ('<think>why</think>\n{"name": "add"}', "<think>why</think>", (ADD,)),
+        ('<tool_call>{"name": "rm", "arguments": {}}</tool_call>', None, ()),
+        ('<tool_call>{"name": ["find"]}</tool_call>', None, ()),
+        ('{"name": "find", "arguments": [1]}', None, ()),
+        ('{"name": "find"} and so on', None, ()),
+        ("{not JSON", None, ()),
+        ("plain ", None, ()),
+        ("", None, ()),
+    ],
+)
+def test_calls_of_each_family(text: str, content: str | None, calls: tuple[Call, ...]) -> None:
+    parsed = parse_calls(text, NAMES)
+    assert parsed.calls == calls
+    assert parsed.content == (text if content is None else content)
+    assert parse_calls(text, NAMES, most=1).calls == calls[:1]
+
+
+PIECES = ["so ", "<", "<tool_call>", '{"name": "add"}', "</tool_call>", "\n", "{", "</think>", "```json\n", "x"]
+
+
+@given(st.lists(st.sampled_from(PIECES), max_size=8))
+def test_what_is_visible_stays(pieces: list[str]) -> None:
+    whole = "".join(pieces)
+    final = parse_calls(whole, NAMES).content
+    shown = ""
+    for end in range(len(whole) + 1):
+        text = visible(whole[:end])
+        if len(text) > len(shown):
+            assert text.startswith(shown)
+            shown = text
+    assert final.startswith(shown)
+
+
+@given(st.text(alphabet="ab\ufffd", max_size=12), st.lists(st.text(alphabet="ab", min_size=1, max_size=3), max_size=3))
+def test_what_is_certain_stays(whole: str, stop: list[str]) -> None:
+    places = [whole.find(each) for each in stop if each in whole]
+    final = whole[: min(places)] if places else whole
+    for end in range(len(whole) + 1):
+        if places and end > max(whole.find(each) + len(each) for each in stop if each in whole):
+            break  # nobody writes on so far behind a stop string
+        assert final.startswith(certain(whole[:end], stop))
