@@ -59,5 +59,5 @@ def flat_kernels(
     shape: AttentionShape, *, narrow: int = 16, wide: int = 64, split_keys: int | None = None
 ) -> FlatKernels:
     """``FlatKernels`` on the CPU, with tiles of so many lanes."""
-    tiles = (Tile(lanes, keys=16, warps=4, stages=1) for lanes in (narrow, wide))
-    return FlatKernels(shape, torch.device("cpu"), *tiles, programs=4, split_keys=split_keys)
+    one, other = (Tile(lanes, keys=16, warps=4, stages=1) for lanes in (narrow, wide))
+    return FlatKernels(shape, torch.device("cpu"), one, other, programs=4, split_keys=split_keys)

@@ -174,9 +174,9 @@ def test_rotating_and_writing(
         rotating = F.rms_norm(rotating, (head_dim,), eps=1e-6) * torch.stack(weights)
     at, to = positions.long(), slots.long()
     turned = rotating * cos.float()[at] + rotating.roll(head_dim // 2, -1) * sin.float()[at]
-    close = {"atol": TOLERANCE[dtype], "rtol": TOLERANCE[dtype]}
-    torch.testing.assert_close(query.float(), turned[:, :heads], **close)
-    torch.testing.assert_close(keys[to].float(), turned[:, heads:], **close)
+    near = TOLERANCE[dtype]
+    torch.testing.assert_close(query.float(), turned[:, :heads], atol=near, rtol=near)
+    torch.testing.assert_close(keys[to].float(), turned[:, heads:], atol=near, rtol=near)
     assert torch.equal(values[to].float(), value)
     others = [slot for slot in range(12) if slot not in slots.tolist()]
     assert torch.equal(keys[others], old_keys[others])

@@ -101,7 +101,7 @@ class DeviceWork(NamedTuple):
     @classmethod
     def of(cls, buffer: torch.Tensor, capacity: Capacity) -> DeviceWork:
         """Views of ``buffer`` [sum of the capacity's sections] int32."""
-        sections = buffer.split(capacity.sections)
+        sections = torch.split(buffer, list(capacity.sections))
         views = (section[:length] for section, length in zip(sections, capacity.lengths, strict=True))
         return cls(capacity, *views)
 
