@@ -68,13 +68,14 @@ def parse_calls(text: str, names: Collection[str], *, most: int | None = None) -
 def visible(text: str) -> str:
     """How much of an unfinished reply is surely text: what may be the beginning of a call is kept back, and the space
     before it."""
-    body = text.rpartition(_THOUGHT_END)[2].lstrip()
-    if body[:1] in ("{", "[") or _PYTHON.startswith(body[: len(_PYTHON)]) or "```".startswith(body[:3]):
-        return text[: len(text) - len(body)].rstrip()
     place = text.find(_OPEN)
     if place < 0:
         place = next((len(text) - k for k in range(len(_OPEN) - 1, 0, -1) if text.endswith(_OPEN[:k])), len(text))
-    return text[:place].rstrip()
+    shown = text[:place]
+    body = shown.rpartition(_THOUGHT_END)[2].lstrip()
+    if body[:1] in ("{", "[") or _PYTHON.startswith(body[: len(_PYTHON)]) or "```".startswith(body[:3]):
+        shown = shown[: len(shown) - len(body)]
+    return shown.rstrip()
 
 
 def _bare(body: str, names: Collection[str]) -> list[Call]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from reason.serve.chat_tools import Call, parse_calls, visible
@@ -44,6 +44,8 @@ PIECES = ["so ", "<", "<tool_call>", '{"name": "add"}', "</tool_call>", "\n", "{
 
 
 @given(st.lists(st.sampled_from(PIECES), max_size=8))
+@example(["<tool_call>", '{"name": "add"}', "</tool_call>", "</think>"])
+@settings(max_examples=500)
 def test_what_is_visible_stays(pieces: list[str]) -> None:
     whole = "".join(pieces)
     final = parse_calls(whole, NAMES).content
@@ -58,9 +60,8 @@ def test_what_is_visible_stays(pieces: list[str]) -> None:
 
 @given(st.text(alphabet="ab\ufffd", max_size=12), st.lists(st.text(alphabet="ab", min_size=1, max_size=3), max_size=3))
 def test_what_is_certain_stays(whole: str, stop: list[str]) -> None:
-    places = [whole.find(each) for each in stop if each in whole]
-    final = whole[: min(places)] if places else whole
-    for end in range(len(whole) + 1):
-        if places and end > max(whole.find(each) + len(each) for each in stop if each in whole):
-            break  # nobody writes on so far behind a stop string
-        assert final.startswith(certain(whole[:end], stop))
+    ended = min((whole.find(each) + len(each) for each in stop if each in whole), default=len(whole))
+    told = whole[:ended]  # nobody writes on behind a stop string
+    final = told[: min((told.find(each) for each in stop if each in told), default=len(told))]
+    for end in range(len(told) + 1):
+        assert final.startswith(certain(told[:end], stop))
