@@ -7,7 +7,7 @@ import contextlib
 import functools
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,7 +17,7 @@ from reason.cli import options
 from reason.cli.errors import exit_on_error
 from reason.cli.printing import print_json
 from reason.errors import UsageError
-from reason.types import Budget, Problem, Solution
+from reason.types import Budget, Engine, Problem, Solution
 
 if TYPE_CHECKING:
     from reason.search.driver import AnyRun
@@ -129,10 +129,11 @@ def solve(
             **fields,
         )
         solution = asyncio.run(_solve(start, budget if live and not as_json else None))
+        measured = measure_names(made, solver.engine)
     if as_json:
         print_json(solution.as_dict())
     else:
-        print_solution(solution, made, planned=plan is not None)
+        print_solution(solution, made, measured, planned=plan is not None)
 
 
 def read_problem(problem: str | None, file: Path | None) -> str:
@@ -191,10 +192,22 @@ async def _solve(start: Callable[[], AnyRun], shown: Budget | None) -> Solution:
             loop.remove_signal_handler(signal.SIGINT)
 
 
-def print_solution(solution: Solution, strategy: Strategy, *, planned: bool = False) -> None:
+def measure_names(strategy: Strategy, engine: Engine) -> list[str]:
+    """The verifiers and embedders that a strategy asks, "auto" with what it stands for."""
+    from reason.types import capabilities_of
+    from reason.verifiers import DEFAULT_VERIFIER, default_verifier
+
+    default = f"{default_verifier(engine.name, capabilities_of(engine))} ({DEFAULT_VERIFIER})"
+    return [default if name == DEFAULT_VERIFIER else name for name in strategy.measures]
+
+
+def print_solution(
+    solution: Solution, strategy: Strategy, measured: Sequence[str] = (), *, planned: bool = False
+) -> None:
     """The answer, the text it stands in, and the ledger.
 
     Args:
+        measured: what the strategy asked verifiers and embedders for, by name.
         planned: a small model was to answer first.
     """
     from rich.console import Console
@@ -230,6 +243,7 @@ def print_solution(solution: Solution, strategy: Strategy, *, planned: bool = Fa
     for name, value in (
         ("model", solution.model),
         ("strategy", ", ".join([solution.strategy, *(layer.chosen for layer in inside if hasattr(layer, "chosen"))])),
+        *([("verifier", ", ".join(measured))] if measured else []),
         ("prompt tokens", f"{usage.prompt_tokens:,}"),
         ("generated tokens", f"{usage.policy_tokens:,}"),
         ("forwards", f"{usage.forwards:,}"),

@@ -96,6 +96,7 @@ def value(
         for each in targets.split(",")
     ]
     wanted = None if layers is None else layer_numbers(layers)
+    check_for_learning(task)
     loaded = load_task(task, data=data, limit=limit, offset=offset)
     folder = out or default_folder(f"value-{loaded.name}", model)
     say = saying(as_json)
@@ -193,6 +194,18 @@ def layer_numbers(text: str) -> tuple[int, ...]:
         return tuple(int(part) for part in text.split(","))
     except ValueError:
         raise UsageError(f"--layers takes whole numbers, e.g. 12,16,-1, got {text!r}") from None
+
+
+def check_for_learning(task: str) -> None:
+    """Refuses a test set whose training set is known.
+
+    Raises:
+        UsageError: learn from that.
+    """
+    from reason.tasks import TASKS
+
+    if (training := f"{task.lower()}-train") in TASKS:
+        raise UsageError(f"{task} is a test set, and what learnt from it could not be tested on it: take {training}")
 
 
 def saying(quiet: bool) -> Callable[[str], None]:

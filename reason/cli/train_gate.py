@@ -11,7 +11,7 @@ from reason.cli import options
 from reason.cli.errors import exit_on_error
 from reason.cli.eval import default_folder
 from reason.cli.printing import print_json
-from reason.cli.train import run_to_its_end, saying
+from reason.cli.train import check_for_learning, run_to_its_end, saying
 from reason.errors import UsageError
 
 if TYPE_CHECKING:
@@ -65,6 +65,7 @@ def gate(
 
     names = [name.strip() for name in gates.split(",") if name.strip()]
     made = {name: make_verifier(name.replace(";", ",")) for name in names}
+    check_for_learning(task)
     loaded = load_task(task, data=data, limit=limit, offset=offset)
     folder = out or default_folder(f"gate-{loaded.name}", model)
     say = saying(as_json)

@@ -11,7 +11,15 @@ from reason.cli import options
 from reason.cli.errors import exit_on_error
 from reason.cli.eval import default_folder
 from reason.cli.printing import print_json
-from reason.cli.train import command_line, counter, layer_numbers, layers_to_try, run_to_its_end, saying
+from reason.cli.train import (
+    check_for_learning,
+    command_line,
+    counter,
+    layer_numbers,
+    layers_to_try,
+    run_to_its_end,
+    saying,
+)
 from reason.errors import UsageError
 
 __all__ = ["router"]
@@ -82,6 +90,7 @@ def router(
     judge = make_verifier(verifier)
     fitting = FitOptions(units=units, members=members, epochs=epochs, rank=0.0, inner=0.0, seed=seed)
     wanted = None if layers is None else layer_numbers(layers)
+    check_for_learning(task)
     loaded = load_task(task, data=data, limit=limit, offset=offset)
     folder = out or default_folder(f"router-{loaded.name}", model)
     say = saying(as_json)

@@ -33,6 +33,8 @@ def test_solve(reason: Reason, command: list[str]) -> None:
     shown = reason(*asked, "judge:threshold=0")
     assert re.search(rf"steps +{kept['routed_steps']} +{kept['routed_steps']} \(100%\)", shown.stdout)
     assert "the large model wrote 0 of" in " ".join(shown.stdout.split())
+    searched = reason(*asked, "never", "-S", "select=weighted")
+    assert re.search(r"verifier +self-certainty \(auto\)", searched.stdout), searched.output
 
 
 def test_an_evaluation_knows_its_route(reason: Reason, command: list[str], fixtures_dir: Path, tmp_path: Path) -> None:

@@ -114,3 +114,11 @@ def test_options(reason: Reason, problems: Path, options: list[str], message: st
     ended = reason("train", "value", str(problems), *options)
     assert ended.exit_code != 0
     assert message in " ".join(ended.stderr.split())
+
+
+@pytest.mark.parametrize("what", ["value", "gate", "router"])
+def test_a_test_set_is_not_learnt_from(reason: Reason, what: str) -> None:
+    ended = reason("train", what, "gsm8k")
+    assert ended.exit_code == 2
+    assert "gsm8k is a test set" in ended.stderr
+    assert "take gsm8k-train" in " ".join(ended.stderr.split())

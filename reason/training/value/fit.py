@@ -111,7 +111,7 @@ def fit(
         if not len(part.correct) or not 0 < float(part.correct.mean()) < 1:
             raise UsageError(
                 f"the {name} part has {len(part.correct)} rollouts, {int(part.correct.sum())} of them right: "
-                "a value head learns from both kinds; take more problems, or others"
+                "a value head learns from both kinds; take more problems, or others, into another folder"
             )
     scaling = {"mean": training.states.mean(dim=0), "std": training.states.std(dim=0).clamp_min(1e-4)}
     if options.pool:
