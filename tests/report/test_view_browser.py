@@ -150,7 +150,7 @@ def test_the_tree_by_keys(show: Show) -> None:
 def test_a_replay_from_the_problem_to_the_answer(show: Show) -> None:
     browser = show(journal(20))
     count = browser.run("reasonView.page.run.events.length")
-    assert browser.run("reasonView.tree.drawn.nodes") == 21
+    browser.wait("reasonView.tree.drawn.nodes === 21")  # it is drawn with the next frame
     browser.run("document.getElementById('first').click()")
     browser.wait("reasonView.tree.drawn.nodes === 1")
     assert "event 0 of" in browser.run("document.getElementById('status').textContent")
