@@ -466,11 +466,11 @@ def check_route(
     small = small_model
     if small is None and named:
         small = SMALLER.get((model or DEFAULT_PAIR).lower())
-    if small is None and named:
-        raise UsageError(
-            f"no smaller model is known that shares its tokens with {model}: name it (small_model, --small-model); "
-            f"known pairs: {', '.join(f'{small} for {large}' for large, small in SMALLER.items())}"
-        )
+        if small is None:
+            raise UsageError(
+                f"no smaller model is known that shares its tokens with {model}: name it (small_model, --small-model); "
+                f"known pairs: {', '.join(f'{small} for {large}' for large, small in SMALLER.items())}"
+            )
     return Routing(router, small)
 
 

@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from reason.engine.finishing import as_finished
 from reason.errors import EngineClosed, UsageError
 from reason.types import (
     Completion,
@@ -102,13 +103,9 @@ class ScriptedEngine:
     async def generate(self, requests: Sequence[Request]) -> AsyncIterator[Completion]:
         self._check_open()
         tasks = [asyncio.ensure_future(self._answer(request, i)) for i, request in enumerate(requests)]
-        try:
-            for task in asyncio.as_completed(tasks):
+        async with as_finished(tasks) as finished:
+            for task in finished:
                 yield await task
-        finally:
-            for pending in tasks:
-                pending.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
 
     async def score(
         self,

@@ -19,6 +19,7 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from reason.engine.finishing import as_finished
 from reason.errors import EngineClosed, UsageError
 from reason.route.router import Author, Drafted, Router
 from reason.types import (
@@ -119,13 +120,9 @@ class RoutedEngine:
 
     async def generate(self, requests: Sequence[Request]) -> AsyncIterator[Completion]:
         tasks = [asyncio.ensure_future(self._complete(index, request)) for index, request in enumerate(requests)]
-        try:
-            for task in asyncio.as_completed(tasks):
+        async with as_finished(tasks) as finished:
+            for task in finished:
                 yield await task
-        finally:
-            for pending in tasks:
-                pending.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
 
     async def score(
         self,

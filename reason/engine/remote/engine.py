@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from reason.engine.codec import HubCodec
+from reason.engine.finishing import as_finished
 from reason.engine.remote.address import API_KEY_ENV, Address
 from reason.engine.remote.asking import body_of, check_request
 from reason.engine.remote.assembling import assemble, find_stop
@@ -136,13 +137,9 @@ class RemoteEngine:
         answers = [
             asyncio.wrap_future(self._thread.submit(self._answer(request, i))) for i, request in enumerate(requests)
         ]
-        try:
-            for answer in asyncio.as_completed(answers):
+        async with as_finished(answers) as finished:
+            for answer in finished:
                 yield await answer
-        finally:
-            for pending in answers:
-                pending.cancel()
-            await asyncio.gather(*answers, return_exceptions=True)
 
     async def score(
         self,
