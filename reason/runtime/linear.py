@@ -1,8 +1,8 @@
 """Linear layers as fast as the machine has them.
 
-On a CPU with AMX: kernels of our own (``runtime.native``), which stream the weights once. On other CPUs with bf16
-arithmetic: weights re-laid once for oneDNN. What follows a product (SiLU and gate, a residual) is fused into it, in
-float32 until the final rounding. Everywhere else it is ``F.linear``.
+On a CPU with AVX-512 and bf16: kernels of our own (``runtime.native``), which stream the weights once. On others
+that oneDNN has bf16 kernels for: weights re-laid once for it. What follows a product (SiLU and gate, a residual) is
+fused into it, in float32 until the final rounding. Everywhere else it is ``F.linear``.
 """
 
 from __future__ import annotations

@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 
-from reason.runtime.native.kernels import Kernels, native_kernels
+from reason.runtime.native.kernels import Kernels, make_kernels
 
 SLOTS = 700
 
 
-@pytest.fixture(scope="module")
-def kernels() -> Kernels:
-    found = native_kernels()
+@pytest.fixture(scope="module", params=["all", "without-amx"])
+def kernels(request: pytest.FixtureRequest) -> Kernels:
+    found = make_kernels(amx=request.param == "all")
     if found is None:
         pytest.skip("this machine has no compiled kernels")
     return found

@@ -9,21 +9,26 @@ import torch.nn.functional as F
 from reason.errors import UsageError
 from reason.runtime import linear
 from reason.runtime.linear import GatedLinear, Linear, can_pack
-from reason.runtime.native import kernels_for
+from reason.runtime.native.kernels import Kernels, make_kernels
 from reason.runtime.quantized import Int4Linear, Int8Linear, linear_maker
 
 CPU = torch.device("cpu")
 SHAPES = [(64, 96), (96, 64), (48, 40), (33, 7)]  # the last two suit no tile
 
 
-@pytest.fixture(params=["native", "onednn", "plain"])
-def _implementation(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    if request.param == "native" and kernels_for(torch.bfloat16, CPU) is None:
+def native(kind: str) -> Kernels:
+    kernels = make_kernels(amx=kind == "native")
+    if kernels is None:
         pytest.skip("no compiled kernels on this machine")
+    return kernels
+
+
+@pytest.fixture(params=["native", "native-without-amx", "onednn", "plain"])
+def _implementation(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    kernels = native(request.param) if request.param.startswith("native") else None
     if request.param == "onednn" and not can_pack(torch.bfloat16, CPU):
         pytest.skip("oneDNN has no bf16 kernels here")
-    if request.param != "native":
-        monkeypatch.setattr(linear, "kernels_for", lambda dtype, device: None)
+    monkeypatch.setattr(linear, "kernels_for", lambda dtype, device: kernels if dtype == torch.bfloat16 else None)
     if request.param == "plain":
         monkeypatch.setattr(linear, "can_pack", lambda dtype, device: False)
 
@@ -60,6 +65,16 @@ def test_gated_linear(outputs: int, inputs: int, rows: int) -> None:
     got = GatedLinear(gate.clone(), up.clone())(x)
     assert got.shape == (rows, outputs)
     assert_rounded(got, exact)
+
+
+@pytest.mark.parametrize("kind", ["native", "native-without-amx"])
+def test_a_row_is_the_same_in_every_batch(kind: str) -> None:
+    """To the last bit: what is drawn from a row must not depend on who else is in the forward."""
+    kernels = native(kind)
+    weight, x = Kernels.pack(random(96, 224)), random(70, 224, seed=1)
+    alone = torch.cat([kernels.linear(row[None], weight) for row in x])
+    for rows in (2, 3, 5, 6, 7, 12, 13, 16, 17, 32, 33, 48, 70):
+        assert torch.equal(kernels.linear(x[:rows], weight), alone[:rows]), rows
 
 
 def test_float32_is_not_rounded() -> None:

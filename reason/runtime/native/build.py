@@ -19,9 +19,11 @@ from reason.models.cache import Cache
 
 __all__ = ["BuildFailed", "load_library"]
 
-_SOURCE = Path(__file__).with_name("kernels.cpp")
+_FOLDER = Path(__file__).parent
+_SOURCE = _FOLDER / "kernels.cpp"
 _FLAGS = ("-std=c++17", "-O3", "-march=native", "-fPIC", "-fopenmp", "-shared")
-_NEEDED = frozenset({"amx_tile", "amx_bf16", "avx512_bf16", "avx512bw", "avx512vl"})
+_NEEDED = frozenset({"avx512_bf16", "avx512bw", "avx512dq", "avx512vl"})
+_CHOOSING = frozenset({"amx_tile", "amx_bf16"})  # what else the source looks at: one model may come with and without
 _COMPILE_SECONDS = 120
 
 
@@ -29,8 +31,8 @@ class BuildFailed(Exception):
     """There are no kernels for this machine; the message says why."""
 
 
-def load_library() -> ctypes.CDLL:
-    """The compiled library, built now if it is not in the cache.
+def load_library(*, amx: bool = True) -> ctypes.CDLL:
+    """The compiled library, built now if it is not in the cache; ``amx=False`` leaves AMX unused where there is any.
 
     Raises:
         BuildFailed: the processor, the system or the compiler cannot do it.
@@ -43,23 +45,26 @@ def load_library() -> ctypes.CDLL:
     compiler = os.environ.get("CXX") or shutil.which("g++")
     if compiler is None:
         raise BuildFailed("no g++ was found")
-    key = hashlib.sha256(_SOURCE.read_bytes() + repr((_FLAGS, model, compiler)).encode()).hexdigest()[:16]
+    options = (*_FLAGS, *(() if amx else ("-DREASON_NO_AMX",)))
+    sources = b"".join(path.read_bytes() for path in (_SOURCE, *sorted(_FOLDER.glob("*.h"))))
+    built_for = repr((options, sorted(flags & _CHOOSING), model, compiler))
+    key = hashlib.sha256(sources + built_for.encode()).hexdigest()[:16]
     library = Cache.default().root / "native" / f"kernels-{key}.so"
     if not library.is_file():
-        _compile(compiler, library)
+        _compile(compiler, options, library)
     try:
         return ctypes.CDLL(str(library))
     except OSError as error:
         raise BuildFailed(f"{library} does not load: {error}") from error
 
 
-def _compile(compiler: str, library: Path) -> None:
+def _compile(compiler: str, options: tuple[str, ...], library: Path) -> None:
     """Compiles beside the target and moves the result there, so that no one ever sees half a library."""
     try:
         library.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=library.parent) as folder:
             made = Path(folder) / library.name
-            command = [compiler, *_FLAGS, str(_SOURCE), "-o", str(made)]
+            command = [compiler, *options, str(_SOURCE), "-o", str(made)]
             run = subprocess.run(command, capture_output=True, text=True, timeout=_COMPILE_SECONDS, check=False)
             if run.returncode:
                 raise BuildFailed(f"{compiler} failed: {run.stderr.strip()[-500:]}")

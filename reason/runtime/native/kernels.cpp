@@ -1,4 +1,4 @@
-// The decode step's small-batch kernels for CPUs with AMX: bf16 products against weights that stream from memory once,
+// The decode step's small-batch kernels for CPUs with AVX-512 and bf16: products against weights that stream from memory once,
 // with what follows a product (bias, residual, SwiGLU) in its epilogue; RMSNorm; rotary embedding with the KV write;
 // attention of single rows, and of many rows over one run; statistics of rows of logits.
 //
@@ -6,13 +6,18 @@
 // sequential stream. C tiles: 16 or 32 rows by 32 outputs, float32. Callers check shapes; see kernels.py.
 
 #include <immintrin.h>
-#include <sys/syscall.h>
-#include <unistd.h>
 
 #include <cmath>
 #include <cstdint>
 #include <cstring>
 #include <limits>
+
+#include "products.h"
+#if defined(__AMX_BF16__) && !defined(REASON_NO_AMX)
+#include "products_amx.h"
+#else
+#include "products_avx512.h"
+#endif
 
 namespace {
 
@@ -20,33 +25,7 @@ int threads = 1;
 
 constexpr int64_t kManyRows = 64;  // from here on waking the other threads pays for what is done row by row
 
-using bf16 = uint16_t;
-
-constexpr int kTileRows = 16;
-constexpr int kStrip = 32;                 // outputs of one strip
-constexpr int kBlockRows = 2 * kTileRows;  // rows of x handled together
-constexpr int kStep = 1024;                // bf16 values of one strip per 32 inputs
-
 enum Epilogue { kNone = 0, kAdd = 1, kGate = 2 };
-
-struct alignas(64) TileConfig {
-  uint8_t palette = 1;
-  uint8_t start_row = 0;
-  uint8_t reserved[14] = {};
-  uint16_t colsb[16] = {};
-  uint8_t rows[16] = {};
-};
-
-// Tiles 0, 1: rows 0-15 of C; 2, 3: rows 16-31 of C; 4, 5: x; 6, 7: weights.
-void configure(int first, int second) {
-  TileConfig config;
-  const int rows[8] = {first, first, second, second, first, second, kTileRows, kTileRows};
-  for (int t = 0; t < 8; ++t) {
-    config.rows[t] = static_cast<uint8_t>(rows[t]);
-    config.colsb[t] = rows[t] ? 64 : 0;
-  }
-  _tile_loadconfig(&config);
-}
 
 inline __m512 load_bf16(const bf16* p) {
   return _mm512_castsi512_ps(
@@ -56,6 +35,10 @@ inline __m512 load_bf16(const bf16* p) {
 inline void store_bf16(bf16* p, __m512 x) {
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), (__m256i)_mm512_cvtneps_pbh(x));
 }
+
+inline void store(bf16* p, __m512 x) { store_bf16(p, x); }
+
+inline void store(float* p, __m512 x) { _mm512_storeu_ps(p, x); }
 
 // exp(x) to about 2 ulp: 2^n * e^r, |r| <= ln(2) / 2, e^r by a polynomial.
 inline __m512 exp_ps(__m512 x) {
@@ -76,69 +59,6 @@ inline __m512 exp_ps(__m512 x) {
 inline __m512 silu(__m512 x) {
   const __m512 one = _mm512_set1_ps(1.0f);
   return _mm512_div_ps(x, _mm512_add_ps(one, exp_ps(_mm512_sub_ps(_mm512_setzero_ps(), x))));
-}
-
-// c [32][32] = x [rows, 32 * steps] times one strip.
-template <bool kTwo>
-inline void multiply(const bf16* x, int64_t stride, const bf16* strip, int64_t steps, float* c) {
-  _tile_zero(0);
-  _tile_zero(1);
-  if (kTwo) {
-    _tile_zero(2);
-    _tile_zero(3);
-  }
-  const bf16* second = x + kTileRows * stride;
-  for (int64_t k = 0; k < steps; ++k) {
-    const bf16* w = strip + k * kStep;
-    for (int line = 0; line < 32; ++line) _mm_prefetch(reinterpret_cast<const char*>(w + 4 * kStep + 32 * line), _MM_HINT_T0);
-    _tile_loadd(4, x + 32 * k, 2 * stride);
-    _tile_loadd(6, w, 64);
-    _tile_loadd(7, w + kStep / 2, 64);
-    _tile_dpbf16ps(0, 4, 6);
-    _tile_dpbf16ps(1, 4, 7);
-    if (kTwo) {
-      _tile_loadd(5, second + 32 * k, 2 * stride);
-      _tile_dpbf16ps(2, 5, 6);
-      _tile_dpbf16ps(3, 5, 7);
-    }
-  }
-  _tile_stored(0, c, 128);
-  _tile_stored(1, c + 16, 128);
-  if (kTwo) {
-    _tile_stored(2, c + 16 * kStrip, 128);
-    _tile_stored(3, c + 16 * kStrip + 16, 128);
-  }
-}
-
-// Two strips at once for at most 16 rows, so that x is read half as often: c [2][32][32], rows 0-15 of each.
-inline void multiply_pair(const bf16* x, int64_t stride, const bf16* strip, int64_t steps, float* c) {
-  const bf16* other = strip + steps * kStep;
-  _tile_zero(0);
-  _tile_zero(1);
-  _tile_zero(2);
-  _tile_zero(3);
-  for (int64_t k = 0; k < steps; ++k) {
-    const bf16* w = strip + k * kStep;
-    const bf16* v = other + k * kStep;
-    for (int line = 0; line < 32; ++line) {
-      _mm_prefetch(reinterpret_cast<const char*>(w + 4 * kStep + 32 * line), _MM_HINT_T0);
-      _mm_prefetch(reinterpret_cast<const char*>(v + 4 * kStep + 32 * line), _MM_HINT_T0);
-    }
-    _tile_loadd(4, x + 32 * k, 2 * stride);
-    _tile_loadd(6, w, 64);
-    _tile_loadd(7, w + kStep / 2, 64);
-    _tile_dpbf16ps(0, 4, 6);
-    _tile_dpbf16ps(1, 4, 7);
-    _tile_loadd(6, v, 64);
-    _tile_loadd(7, v + kStep / 2, 64);
-    _tile_dpbf16ps(2, 4, 6);
-    _tile_dpbf16ps(3, 4, 7);
-  }
-  float* second = c + kBlockRows * kStrip;
-  _tile_stored(0, c, 128);
-  _tile_stored(1, c + 16, 128);
-  _tile_stored(2, second, 128);
-  _tile_stored(3, second + 16, 128);
 }
 
 // One row of a finished strip: bias, residual or gate, and rounding.
@@ -167,11 +87,11 @@ inline void fetch_row(const bf16* row, int64_t dim) {
   for (int64_t i = 0; i < dim; i += 32) _mm_prefetch(reinterpret_cast<const char*>(row + i), kHint);
 }
 
-// scores [keys, 16] (16 query heads, padded) = keys of one head times its queries, unscaled, by AMX.
+// scores [keys, 16] (16 query heads, padded) = keys of one head times its queries, unscaled.
 // query [heads, dim]; slots [count]; pairs: scratch for the queries in tile order; block: scratch [16, dim]. The values
 // are put on their way into the second-level cache.
-void score_keys(const bf16* query, int64_t heads, const bf16* keys, const bf16* values, int64_t stride,
-                const int64_t* slots, int64_t count, int64_t dim, bf16* pairs, bf16* block, float* scores) {
+void score_keys(Multiplier& multiplier, const bf16* query, int64_t heads, const bf16* keys, const bf16* values, int64_t stride,
+                const int64_t* slots, int64_t count, int64_t dim, bf16* pairs, Input* block, float* scores) {
   const int64_t steps = dim / 32;
   std::memset(pairs, 0, static_cast<size_t>(dim) * 16 * sizeof(bf16));
   for (int64_t h = 0; h < heads; ++h) {
@@ -183,16 +103,8 @@ void score_keys(const bf16* query, int64_t heads, const bf16* keys, const bf16* 
     const int64_t ahead = count - j < 3 * kTileRows ? count : j + 3 * kTileRows;
     for (int64_t next = j + 2 * kTileRows; next < ahead; ++next) fetch_row<_MM_HINT_T0>(keys + slots[next] * stride, dim);
     for (int64_t r = j; r < j + rows; ++r) fetch_row<_MM_HINT_T1>(values + slots[r] * stride, dim);
-    for (int64_t r = 0; r < rows; ++r) {
-      std::memcpy(block + r * dim, keys + slots[j + r] * stride, static_cast<size_t>(dim) * sizeof(bf16));
-    }
-    _tile_zero(0);
-    for (int64_t k = 0; k < steps; ++k) {
-      _tile_loadd(4, block + 32 * k, 2 * dim);
-      _tile_loadd(6, pairs + 512 * k, 64);
-      _tile_dpbf16ps(0, 4, 6);
-    }
-    _tile_stored(0, scores + j * 16, 64);
+    for (int64_t r = 0; r < rows; ++r) Multiplier::copy(keys + slots[j + r] * stride, dim, block + r * dim);
+    multiplier.tile(block, dim, pairs, steps, scores + j * 16);
   }
 }
 
@@ -257,7 +169,7 @@ void pack_values(const bf16* values, int64_t stride, const int64_t* slots, int64
 
 // One row's scores [width], of which the first count are seen, to weights exp(scale * (score - top)) [width], 0 where
 // nothing is seen; returns their sum, and scale * top.
-inline float to_weights(const float* scores, int64_t count, int64_t width, float scale, bf16* weights, float* shift) {
+inline float to_weights(const float* scores, int64_t count, int64_t width, float scale, Input* weights, float* shift) {
   float top = -std::numeric_limits<float>::infinity();
   __m512 tops = _mm512_set1_ps(top);
   const int64_t whole = count / 16 * 16;
@@ -274,7 +186,7 @@ inline float to_weights(const float* scores, int64_t count, int64_t width, float
       if (j >= whole) w = _mm512_maskz_mov_ps(rest, w);
     }
     sum = _mm512_add_ps(sum, w);
-    store_bf16(weights + j, w);
+    store(weights + j, w);
   }
   *shift = scale * top;
   return _mm512_reduce_add_ps(sum);
@@ -298,32 +210,6 @@ inline void merge_row(const float* part, float sum, float part_lse, int64_t dim,
     _mm512_storeu_ps(out + d, _mm512_fmadd_ps(_mm512_loadu_ps(out + d), keep, added));
   }
   *lse = total;
-}
-
-// c [32][32], rows 128 bytes apart, from tiles 0 to 3 after `steps` products: x is two blocks of 16 rows, `stride` bytes
-// from row to row and 64 from step to step; w a tile for each step and half of the columns, at first + step * ahead.
-inline void multiply_tiles(const void* x, int64_t stride, const void* first, const void* second, int64_t ahead,
-                           int64_t steps, float* c, int64_t c_stride) {
-  const auto *rows = static_cast<const uint8_t*>(x), *w = static_cast<const uint8_t*>(first),
-             *v = static_cast<const uint8_t*>(second);
-  _tile_zero(0);
-  _tile_zero(1);
-  _tile_zero(2);
-  _tile_zero(3);
-  for (int64_t k = 0; k < steps; ++k) {
-    _tile_loadd(4, rows + 64 * k, stride);
-    _tile_loadd(5, rows + kTileRows * stride + 64 * k, stride);
-    _tile_loadd(6, w + k * ahead, 64);
-    _tile_loadd(7, v + k * ahead, 64);
-    _tile_dpbf16ps(0, 4, 6);
-    _tile_dpbf16ps(1, 4, 7);
-    _tile_dpbf16ps(2, 5, 6);
-    _tile_dpbf16ps(3, 5, 7);
-  }
-  _tile_stored(0, c, c_stride);
-  _tile_stored(1, c + 16, c_stride);
-  _tile_stored(2, reinterpret_cast<uint8_t*>(c) + kTileRows * c_stride, c_stride);
-  _tile_stored(3, reinterpret_cast<uint8_t*>(c + 16) + kTileRows * c_stride, c_stride);
 }
 
 // 32 values as float, in any order.
@@ -515,11 +401,8 @@ double row_mass(const T* row, int64_t width, float scale, float* maxima) {
 
 extern "C" {
 
-// Asks the kernel for the AMX state; 1 if it may be used.
-int reason_native_init() {
-  constexpr int kRequest = 0x1023, kTileData = 18;
-  return syscall(SYS_arch_prctl, kRequest, kTileData) == 0;
-}
+// Once before anything else; 1 if the kernels may be used.
+int reason_native_init() { return may_multiply(); }
 
 void reason_native_threads(int count) { threads = count; }
 
@@ -528,6 +411,7 @@ void reason_linear(const bf16* x, const bf16* w, const bf16* bias, const bf16* o
                    int64_t outputs, int64_t inputs, int epilogue) {
   const int64_t strips = outputs / kStrip, steps = inputs / 32;
   const int64_t width = epilogue == kGate ? outputs / 2 : outputs;
+  const Input* input = Multiplier::all_of(x, rows * inputs);
   const auto finish_rows = [&](const float* c, int64_t strip, int64_t begin, int64_t count) {
     for (int64_t r = 0; r < count; ++r) {
       const int64_t row = begin + r;
@@ -537,43 +421,29 @@ void reason_linear(const bf16* x, const bf16* w, const bf16* bias, const bf16* o
 #pragma omp parallel num_threads(threads)
   {
     alignas(64) float c[2 * kBlockRows * kStrip];
+    Multiplier multiplier;
     if (rows <= kTileRows) {
-      configure(static_cast<int>(rows), static_cast<int>(rows));
 #pragma omp for schedule(static)
       for (int64_t pair = 0; pair < (strips + 1) / 2; ++pair) {
         const int64_t s = 2 * pair;
         const bf16* strip = w + s * steps * kStep;
         if (s + 1 < strips) {
-          multiply_pair(x, inputs, strip, steps, c);
+          multiplier.two_strips(input, inputs, rows, strip, steps, c);
           finish_rows(c + kBlockRows * kStrip, s + 1, 0, rows);
         } else {
-          multiply<false>(x, inputs, strip, steps, c);
+          multiplier.strip(input, inputs, rows, strip, steps, c);
         }
         finish_rows(c, s, 0, rows);
       }
-      _tile_release();
     } else {
-      int64_t configured = -1;
 #pragma omp for schedule(static)
       for (int64_t s = 0; s < strips; ++s) {
-        const bf16* strip = w + s * steps * kStep;
         for (int64_t begin = 0; begin < rows; begin += kBlockRows) {
           const int64_t count = rows - begin < kBlockRows ? rows - begin : kBlockRows;
-          if (count != configured) {
-            configure(count < kTileRows ? static_cast<int>(count) : kTileRows,
-                      count > kTileRows ? static_cast<int>(count - kTileRows) : 0);
-            configured = count;
-          }
-          const bf16* block = x + begin * inputs;
-          if (count > kTileRows) {
-            multiply<true>(block, inputs, strip, steps, c);
-          } else {
-            multiply<false>(block, inputs, strip, steps, c);
-          }
+          multiplier.strip(input + begin * inputs, inputs, count, w + s * steps * kStep, steps, c);
           finish_rows(c, s, begin, count);
         }
       }
-      if (configured >= 0) _tile_release();
     }
   }
 }
@@ -632,17 +502,17 @@ void reason_attend(const bf16* query, const int64_t* rows, const bf16* keys, con
 #pragma omp parallel num_threads(threads)
   {
     alignas(64) bf16 pairs[256 * 16];
-    alignas(64) bf16 block[16 * 256];
+    alignas(64) Input block[16 * 256];
     alignas(64) float mixed[16 * 256];
     auto* scores = static_cast<float*>(_mm_malloc(static_cast<size_t>(width + 16) * 16 * sizeof(float), 64));
-    configure(kTileRows, 0);
+    Multiplier multiplier;
 #pragma omp for schedule(static)
     for (int64_t task = 0; task < batch * kv_heads; ++task) {
       const int64_t b = task / kv_heads, kv = task % kv_heads, count = lengths[b];
       const int64_t* places = slots + b * width;
       const int64_t row = rows ? rows[b] : b;
       const bf16* q = query + (row * heads + kv * groups) * dim;
-      score_keys(q, groups, keys + kv * dim, values + kv * dim, stride, places, count, dim, pairs, block, scores);
+      score_keys(multiplier, q, groups, keys + kv * dim, values + kv * dim, stride, places, count, dim, pairs, block, scores);
       __m512 top = _mm512_set1_ps(-3.0e38f), sum = _mm512_setzero_ps();
       for (int64_t j = 0; j < count; ++j) top = _mm512_max_ps(top, _mm512_load_ps(scores + j * 16));
       const __m512 factor = _mm512_set1_ps(scale);
@@ -674,7 +544,6 @@ void reason_attend(const bf16* query, const int64_t* rows, const bf16* keys, con
         lse[at] = mass;
       }
     }
-    _tile_release();
     _mm_free(scores);
   }
 }
@@ -693,8 +562,8 @@ void reason_attend_run(const bf16* query, const bf16* keys, const bf16* values, 
 #pragma omp parallel num_threads(threads)
   {
     auto* scores = static_cast<float*>(_mm_malloc(static_cast<size_t>(32 * width) * sizeof(float), 64));
-    auto* weights = static_cast<bf16*>(_mm_malloc(static_cast<size_t>(32 * width) * sizeof(bf16), 64));
-    alignas(64) bf16 block[32 * 256];
+    auto* weights = static_cast<Input*>(_mm_malloc(static_cast<size_t>(32 * width) * sizeof(Input), 64));
+    alignas(64) Input block[32 * 256];
     alignas(64) float mixed[32 * 256];
     float sums[32], shifts[32];
 #pragma omp for schedule(static)
@@ -706,20 +575,20 @@ void reason_attend_run(const bf16* query, const bf16* keys, const bf16* values, 
       }
       pack_values(values + kv * dim, stride, slots, count, dim, pad, packed_values + kv * head_size);
     }
-    configure(kTileRows, kTileRows);
+    Multiplier multiplier;
 #pragma omp for schedule(dynamic)
     for (int64_t task = 0; task < kv_heads * blocks; ++task) {
       const int64_t kv = task % kv_heads, first = 32 * (blocks - 1 - task / kv_heads);  // what sees most comes first
       const int64_t some = lines - first < 32 ? lines - first : 32;
       int64_t most = 0;
       for (int64_t m = 0; m < 32; ++m) {
-        bf16* line = block + m * dim;
+        Input* line = block + m * dim;
         if (m >= some) {
-          std::memset(line, 0, static_cast<size_t>(dim) * sizeof(bf16));
+          std::memset(line, 0, static_cast<size_t>(dim) * sizeof(Input));
           continue;
         }
         const int64_t row = (first + m) / groups, head = kv * groups + (first + m) % groups;
-        std::memcpy(line, query + ((begin + row) * heads + head) * dim, static_cast<size_t>(dim) * sizeof(bf16));
+        Multiplier::copy(query + ((begin + row) * heads + head) * dim, dim, line);
         const int64_t seen = visible ? visible[row] : count;
         most = seen > most ? seen : most;
       }
@@ -729,20 +598,20 @@ void reason_attend_run(const bf16* query, const bf16* keys, const bf16* values, 
       const bf16* head_values = packed_values + kv * head_size;
       for (int64_t pad = 0; pad < used; ++pad) {
         const bf16* tiles = head_keys + 2 * pad * steps * 512;
-        multiply_tiles(block, 2 * dim, tiles, tiles + steps * 512, 1024, steps, scores + 32 * pad, 4 * width);
+        multiplier.tiles(block, dim, tiles, tiles + steps * kTile, kTile, steps, scores + 32 * pad, width);
       }
       for (int64_t m = 0; m < 32; ++m) {
         const int64_t seen = m >= some ? 0 : visible ? visible[(first + m) / groups] : count;
         if (seen) {
           sums[m] = to_weights(scores + m * width, seen, 32 * used, scale, weights + m * width, shifts + m);
         } else {
-          std::memset(weights + m * width, 0, static_cast<size_t>(32 * used) * sizeof(bf16));
+          std::memset(weights + m * width, 0, static_cast<size_t>(32 * used) * sizeof(Input));
           sums[m] = 0.0f;
         }
       }
       for (int64_t d = 0; d < dim; d += 32) {
         const bf16* tiles = head_values + d / 16 * 512;
-        multiply_tiles(weights, 2 * width, tiles, tiles + 512, dim / 16 * 1024, used, mixed + d, 4 * dim);
+        multiplier.tiles(weights, width, tiles, tiles + kTile, dim / 16 * kTile, used, mixed + d, dim);
       }
       for (int64_t m = 0; m < some; ++m) {
         if (sums[m] == 0.0f) continue;
@@ -750,7 +619,6 @@ void reason_attend_run(const bf16* query, const bf16* keys, const bf16* values, 
         merge_row(mixed + m * dim, sums[m], shifts[m] + __builtin_logf(sums[m]), dim, out + at * dim, lse + at);
       }
     }
-    _tile_release();
     _mm_free(weights);
     _mm_free(scores);
   }

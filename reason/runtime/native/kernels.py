@@ -12,7 +12,7 @@ import torch
 
 from reason.runtime.native.build import BuildFailed, load_library
 
-__all__ = ["ADD", "GATE", "MAXIMA_BLOCK", "NONE", "Kernels", "kernels_for", "native_kernels"]
+__all__ = ["ADD", "GATE", "MAXIMA_BLOCK", "NONE", "Kernels", "kernels_for", "make_kernels", "native_kernels"]
 
 NONE, ADD, GATE = 0, 1, 2
 
@@ -245,11 +245,15 @@ class Kernels:
 
 @functools.cache
 def native_kernels() -> Kernels | None:
-    """The kernels of this machine, or None where there are none (no AMX, no compiler, or REASON_NATIVE=0)."""
-    if os.environ.get("REASON_NATIVE", "1") == "0":
-        return None
+    """The kernels of this machine, or None where there are none or ``REASON_NATIVE`` is 0."""
+    wanted = os.environ.get("REASON_NATIVE", "1")
+    return None if wanted == "0" else make_kernels(amx=wanted != "avx512")
+
+
+def make_kernels(*, amx: bool) -> Kernels | None:
+    """The kernels, with AMX if there is any and it may be used; None without AVX-512 for bf16, or a compiler."""
     try:
-        library = load_library()
+        library = load_library(amx=amx)
     except BuildFailed:
         return None
     if not library.reason_native_init():
