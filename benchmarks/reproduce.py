@@ -1,0 +1,174 @@
+"""The commands behind the larger tables of docs/benchmarks.md, routing.md and planning.md, by name.
+
+python benchmarks/reproduce.py --list
+python benchmarks/reproduce.py ets ets-wide --data DIR --out DIR
+
+Commands run one after the other: what is timed wants the machine to itself. Each goes on where it was when it was
+stopped, so that running the same line again finishes it; what is finished is passed over in seconds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+SMALL, LARGE = "qwen2.5-coder-0.5b-instruct", "qwen2.5-coder-1.5b-instruct"
+STEPS = "-S max_tokens=512 -S max_step_tokens=40"  # short steps: what is pruned is then not what is being written
+ONE = "-S num_samples=1 -S temperature=0 -S max_tokens=512"
+
+ALL_GRAINS = "--draft auto --route arbitrage:{router},escalate=0.3 --plan speceyes:gate=head,threshold=0.8"
+
+MERGED = "beam,merge(inner=beam),best-first,merge(inner=best-first),mcts,merge(inner=mcts)"
+SIX = "best-of-n(select=weighted),beam,dvts,rebase,ets,mcts"
+ROUTES = {
+    "never": "never",
+    "always": "always",
+    "oracle": "oracle",
+    **{f"reward-{each}": f"reward:threshold={each}" for each in ("0.3", "0.5", "0.7")},
+    **{f"judge-{each}": f"judge:threshold={each}" for each in ("8", "8.5", "8.9")},
+    **{f"arbitrage-{each}": f"arbitrage:{{router}},escalate={each}" for each in ("0.1", "0.3", "0.5")},
+}
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """Args:
+    what: one line.
+    minutes: about, on two cores with AMX.
+    commands: arguments of `reason`, with {data}, {out} (a folder of this measurement's) and {router}; one that starts
+        with ``python`` is a script.
+    """
+
+    what: str
+    minutes: int
+    commands: tuple[str, ...]
+
+
+def _routes(name: str, limit: int, concurrency: int) -> tuple[str, ...]:
+    return tuple(
+        f"eval gsm8k --data {{data}} --limit {limit} --concurrency {concurrency} -m {LARGE} {ONE} --route {route} "
+        f"--out {{out}}/{name}-{label}"
+        for label, route in ROUTES.items()
+    )
+
+
+MEASUREMENTS = {
+    "ets": Measurement(
+        "ETS against REBASE at width 16, the 0.5B's value head, 100 problems",
+        15,
+        (f"compare gsm8k --data {{data}} --strategies rebase,ets --sweep width=16 --limit 100 {STEPS} --out {{out}}",),
+    ),
+    "ets-wide": Measurement(
+        "the same at width 64",
+        60,
+        (
+            "compare gsm8k --data {data} --strategies rebase,ets(diversity_weight=1.4) --sweep width=64 --limit 100 "
+            f"--concurrency 4 {STEPS} --out {{out}}",
+        ),
+    ),
+    "ets-1.5b": Measurement(
+        "both widths with the 1.5B, 30 problems",
+        70,
+        (
+            f"compare gsm8k --data {{data}} --strategies rebase,ets --sweep width=16 --limit 30 -m {LARGE} {STEPS} "
+            "--out {out}/16",
+            "compare gsm8k --data {data} --strategies rebase,ets(diversity_weight=1.4) --sweep width=64 --limit 30 "
+            f"--concurrency 4 -m {LARGE} {STEPS} --out {{out}}/64",
+        ),
+    ),
+    "ets-capped": Measurement(
+        "width 64 in a KV pool of 40% of REBASE's mean peak, one problem at a time",
+        15,
+        (
+            "compare gsm8k --data {data} --strategies rebase,ets(diversity_weight=1.4) --sweep width=64 --limit 10 "
+            f"--concurrency 1 --kv-tokens 1200 {STEPS} --out {{out}}",
+        ),
+    ),
+    "merge": Measurement(
+        "FETCH state merging around beam, best-first and MCTS, 60 problems",
+        20,
+        (f"compare gsm8k --data {{data}} --strategies {MERGED} --limit 60 {STEPS} --out {{out}}",),
+    ),
+    "strategies": Measurement(
+        "six strategies at equal token budgets, 60 problems",
+        25,
+        (f"compare gsm8k --data {{data}} --strategies {SIX} --budget-tokens 1000,4000 --limit 60 --out {{out}}",),
+    ),
+    "strategies-math": Measurement(
+        "three strategies on MATH-500 with the 1.5B, width 8, 30 problems",
+        15,
+        (
+            "compare math500 --data {data} --strategies best-of-n(select=weighted),beam,ets --sweep width=8 --limit 30 "
+            f"-m {LARGE} --out {{out}}",
+        ),
+    ),
+    "router": Measurement(
+        "trains the pair's router on 300 problems of the training set",
+        35,
+        (f"train router gsm8k-train --data {{data}} --limit 300 --concurrency 32 -m {LARGE} --out {{out}}",),
+    ),
+    "routing": Measurement(
+        "routers at three thresholds each: accuracy on 150 problems, greedy, in one batch",
+        60,
+        _routes("accuracy", 150, 32),
+    ),
+    "routing-latency": Measurement("the same, 25 problems one at a time", 60, _routes("latency", 25, 1)),
+    "planning": Measurement(
+        "SpecEyes on sums, word problems and tool problems, with and without, one at a time",
+        60,
+        (
+            "python benchmarks/mixed_problems.py --data {data} --out {out}/mixed.jsonl",
+            "python benchmarks/mixed_problems.py --data {data} --seed 1 --gsm8k gsm8k-train --out {out}/others.jsonl",
+            f"train gate {{out}}/others.jsonl -m {SMALL} --out {{out}}/gates",
+            f"eval {{out}}/mixed.jsonl -s tool-agent --concurrency 1 -m {LARGE} --out {{out}}/without",
+            f"eval {{out}}/mixed.jsonl -s tool-agent --concurrency 1 -m {LARGE} --out {{out}}/with "
+            "--plan speceyes:gate=head,threshold=0.8",
+        ),
+    ),
+    "grains": Measurement(
+        "tokens, steps and plans speculated on against none of it: beam of 4, 50 problems",
+        30,
+        tuple(
+            f"eval gsm8k --data {{data}} --limit 50 --concurrency 4 -s beam -S width=4 -m {LARGE} {options} "
+            f"--out {{out}}/{name}"
+            for name, options in (("off", "--draft none"), ("on", ALL_GRAINS))
+        ),
+    ),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", metavar="NAME")
+    parser.add_argument("--list", action="store_true", help="the names, and what they cost")
+    parser.add_argument("--data", type=Path, help="the folder of the tasks' data, as for `reason eval`")
+    parser.add_argument("--out", type=Path, default=Path("runs/reproduce"), help="a folder for each name is made in it")
+    parser.add_argument("--router", type=Path, help="a trained router; by default the one that `router` makes in --out")
+    arguments = parser.parse_args()
+    if arguments.list or not arguments.names:
+        for name, measurement in MEASUREMENTS.items():
+            print(f"{name:16} {measurement.minutes:3} min  {measurement.what}")
+        return
+    if unknown := [name for name in arguments.names if name not in MEASUREMENTS]:
+        parser.error(f"there is no {', '.join(unknown)}; --list says what there is")
+    if arguments.data is None:
+        parser.error("--data is needed")
+    router = arguments.router or arguments.out / "router" / "router.safetensors"
+    for name in arguments.names:
+        out = arguments.out / name
+        out.mkdir(parents=True, exist_ok=True)
+        for command in MEASUREMENTS[name].commands:
+            words = [word.format(data=arguments.data, out=out, router=router) for word in command.split()]
+            script = words[0] == "python"
+            print("$", shlex.join(words if script else ["reason", *words]), flush=True)
+            line = [sys.executable, *words[1:]] if script else [sys.executable, "-m", "reason", *words]
+            if status := subprocess.run(line, check=False).returncode:
+                sys.exit(status)
+
+
+if __name__ == "__main__":
+    main()
