@@ -37,8 +37,8 @@ class ETS(REBASE):
     ``programs`` solved.
 
     Args:
-        kv_weight: lambda_b. 0 is REBASE. The paper's is 1, with a reward model's scores; self-certainty tells steps
-            apart less, so that it takes more to give one up.
+        kv_weight: lambda_b. 0 is REBASE. The paper has 1 to 2, with a reward model's scores. Ours suits value heads;
+            self-certainty tells steps apart less, so that it takes more, about 2.5, to give one up.
         diversity_weight: lambda_d; the paper has 1.5 at width 16, 1.4 at 64, 1.45 at 256. 0 needs no embeddings.
         node_cost: what counts as cost, as a share of what all candidates hold: nodes, "uniform"; or "tokens", once
             wherever paths are equal. Tokens make long steps dear, and what is left of short ones takes more of them.
@@ -49,7 +49,7 @@ class ETS(REBASE):
         solver: of what is not decided by passes over the tree: HiGHS, or CBC through PuLP.
     """
 
-    kv_weight: float = 2.5
+    kv_weight: float = 1.5
     diversity_weight: float = 1.5
     node_cost: Literal["uniform", "tokens"] = "uniform"
     embedder: str = DEFAULT_EMBEDDER
