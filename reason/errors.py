@@ -65,6 +65,9 @@ class UnknownName(UsageError):
         super().__init__(f"unknown {kind} {name!r}.{hint} Known: {', '.join(names) or 'none'}.")
         self.kind, self.name, self.known = kind, name, names
 
+    def __reduce__(self) -> tuple[type[UnknownName], tuple[str, str, list[str]]]:
+        return type(self), (self.kind, self.name, self.known)
+
 
 class UnsupportedModel(UsageError):
     """The model needs something this runtime does not do exactly."""

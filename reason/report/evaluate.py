@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from reason.errors import UsageError
 from reason.fields import describe
+from reason.report.assignment import Assignment, Here, Place
 from reason.report.results import ProblemResult, ResultsFolder
 from reason.report.resumable import Resumable, environment
 from reason.report.sitting import OnProgress
@@ -139,8 +140,26 @@ class Evaluation(Resumable[ProblemResult, Summary]):
         self._model_options = dict(model_options or {})
         self._draft = draft
 
+    @property
+    def assignment(self) -> Assignment:
+        """What is asked of each problem, wherever it is solved."""
+        return Assignment(
+            task=self.task,
+            strategy=self.strategy,
+            strategy_fields=self.strategy_fields,
+            budget=self.budget,
+            seed=self.seed,
+            verifiers=self.verifiers,
+            max_thinking_tokens=self.max_thinking_tokens,
+            log_samples=self.log_samples,
+        )
+
     def sitting(self, solver: Solver, config: dict[str, Any]) -> Solving:
-        return Solving(self, solver, config)
+        return Solving(self, Here(self.assignment, solver), config)
+
+    async def run_at(self, place: Place) -> Summary:
+        """``run`` where problems are solved elsewhere: the same folder, and the same results."""
+        return await self.run_as(place.model, lambda config: Solving(self, place, config), place.environment)
 
     def config(self, *, model: str | None) -> dict[str, Any]:
         name = self.strategy if isinstance(self.strategy, str) else type(self.strategy).__name__

@@ -41,7 +41,7 @@ __all__ = [
 ]
 
 FORMAT = "reason-eval-1"
-PACE = ("draft", "concurrency")
+PACE = ("draft", "concurrency", "workers")
 """Of an evaluation's environment: what decides how fast results come, not which."""
 
 _LOCK = ".lock"
@@ -206,7 +206,7 @@ class ResultsOf(Generic[R]):
         results = self.results()
         for result in results.values():
             if not result.settled:  # it is tried again, and not bound by what came after the failure
-                self._discard_trace(result.id)
+                self.discard_traces(result.id)
         for name in ("results.jsonl", "samples.jsonl"):
             self._keep(name, {result.id for result in results.values() if result.settled})
 
@@ -262,6 +262,13 @@ class ResultsOf(Generic[R]):
         """The file of a problem's journal."""
         return self.path / "traces" / f"{problem}.jsonl"
 
+    def read_traces(self, problem: str) -> dict[str, bytes]:
+        """A problem's journals, by the names of their files; none where it was not begun."""
+        try:
+            return {file.name: file.read_bytes() for file in self._traces(problem) if file.exists()}
+        except OSError as error:
+            raise ReasonError(f"cannot read a trace of {problem} in {self.path}: {error.strerror or error}") from error
+
     # -- writing ---------------------------------------------------------------------------------------------------
 
     def write(self, name: str, content: Any) -> None:
@@ -295,11 +302,25 @@ class ResultsOf(Generic[R]):
                 stream.truncate(end)
                 raise
 
-    def _discard_trace(self, problem: str) -> None:
+    def write_traces(self, problem: str, traces: Mapping[str, bytes]) -> None:
+        """What ``read_traces`` gave, of the same problem in another folder. A kill leaves a part of a
+        file, as it does of a journal."""
         with self._writing("a trace"):
-            trace = self.trace(problem)
-            for file in (trace, trace.with_suffix(f".plan{trace.suffix}")):
+            for file in self._traces(problem):
+                if (data := traces.get(file.name)) is not None:
+                    file.parent.mkdir(exist_ok=True)
+                    file.write_bytes(data)
+
+    def discard_traces(self, problem: str) -> None:
+        """Deletes a problem's journals."""
+        with self._writing("a trace"):
+            for file in self._traces(problem):
                 file.unlink(missing_ok=True)
+
+    def _traces(self, problem: str) -> tuple[Path, Path]:
+        """A problem's journal, and that of the small model which answers first under a plan."""
+        trace = self.trace(problem)
+        return trace, trace.with_suffix(f".plan{trace.suffix}")
 
     def _keep(self, name: str, problems: Set[str]) -> None:
         """Rewrites a file of lines, if need be, to the last line of each of these problems."""

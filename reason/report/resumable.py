@@ -6,6 +6,7 @@ import abc
 import asyncio
 import platform
 import re
+from collections.abc import Callable, Mapping
 from importlib import metadata
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -79,11 +80,30 @@ class Resumable(abc.ABC, Generic[R, S]):
             UsageError: the folder holds another evaluation, or another process writes to it.
             ReasonError: the engine ended, nothing can be written, or the first problems all failed alike.
         """
-        config = self.config(model=solver.engine.name)
-        config["model"] = {**config["model"], **solver.pair}
+        return await self.run_as(
+            {"name": solver.engine.name, **solver.pair}, lambda config: self.sitting(solver, config)
+        )
+
+    async def run_as(
+        self,
+        model: Mapping[str, Any],
+        sitting: Callable[[dict[str, Any]], Sitting[R, S]],
+        environment: Mapping[str, Any] | None = None,
+    ) -> S:
+        """``run`` with what does the work given.
+
+        Args:
+            model: its "name", and what else is recorded of it.
+            sitting: makes what does the work, out of the configuration.
+            environment: what else is recorded of where it runs.
+        """
+        recorded = dict(model)
+        config = self.config(model=recorded.pop("name"))
+        config["model"] = {**config["model"], **recorded}
+        config["environment"] = {**config["environment"], **(environment or {})}
         with self.folder.locked():
             self.folder.open(config, overwrite=self._overwrite)
-            self._sitting = self.sitting(solver, config)
+            self._sitting = sitting(config)
             try:
                 await self._sitting.work()
             except BaseException:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from reason.report.resumable import Resumable
     from reason.tasks.task import Example, Task
 
-__all__ = ["OnProgress", "Progress", "Sitting"]
+__all__ = ["OnProgress", "Progress", "Sitting", "spares_nobody"]
 
 R = TypeVar("R", bound=Result)
 S = TypeVar("S")
@@ -88,7 +88,8 @@ class Sitting(abc.ABC, Generic[R, S]):
         if not self._pending:
             return
         self._write_sitting()
-        working = {asyncio.ensure_future(self._work()) for _ in range(self._evaluation.concurrency)}
+        lanes = min(self.lanes, len(self._pending))
+        working = {asyncio.ensure_future(self._work()) for _ in range(lanes)}
         waiting, stopping = set(working), asyncio.ensure_future(self._evaluation.stop.wait())
         try:
             while waiting:
@@ -115,6 +116,11 @@ class Sitting(abc.ABC, Generic[R, S]):
         """When another error is under way, which is worth more than one of writing."""
         with contextlib.suppress(ReasonError):
             self.write_summary()
+
+    @property
+    def lanes(self) -> int:
+        """Problems under way at once."""
+        return self._evaluation.concurrency
 
     # -- what kinds of evaluations differ in -----------------------------------------------------------------------
 
@@ -152,7 +158,7 @@ class Sitting(abc.ABC, Generic[R, S]):
         try:
             result = await self.come_to(example)
         except ReasonError as error:
-            if isinstance(error, EngineClosed) or is_disk_error(error):
+            if spares_nobody(error):
                 raise
             self._failures.append(error)
             self._add(self.failed(example, error))
@@ -195,3 +201,8 @@ class Sitting(abc.ABC, Generic[R, S]):
             last=last,
         )
         self._evaluation.on_progress(progress)
+
+
+def spares_nobody(error: ReasonError) -> bool:
+    """Whether no other problem would fare better on the same engine and disk."""
+    return isinstance(error, EngineClosed) or is_disk_error(error)
