@@ -111,6 +111,11 @@ class Solver:
             options["remote"] = remote
         self.engine: Engine = engine or _load(model, **options)
 
+    @property
+    def recorded(self) -> dict[str, str]:
+        """What evaluations record of the model: its "name", and ``pair``."""
+        return {"name": self.engine.name, **self.pair}
+
     def start(
         self,
         problem: ProblemLike,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import pickle
 import subprocess
 import sys
 from dataclasses import fields
@@ -85,4 +86,8 @@ def test_unknown_names() -> None:
     error = UnknownName("strategy", "beem", ["beam", "best-of-n"])
     assert str(error) == "unknown strategy 'beem'. Did you mean 'beam'? Known: beam, best-of-n."
     assert isinstance(error, UsageError)
+    sent = pickle.loads(pickle.dumps(error))
+    assert (str(sent), sent.known) == (str(error), error.known)
+    sent = pickle.loads(pickle.dumps(error))
+    assert (str(sent), sent.known) == (str(error), error.known)
     assert str(UnknownName("model", "x", [])) == "unknown model 'x'. Known: none."

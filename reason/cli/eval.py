@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 import typer
 
 from reason.cli import options
+from reason.cli.crew import crew_of, evaluator
 from reason.cli.errors import exit_on_error
 from reason.cli.printing import print_json
 from reason.cli.process import score_solutions
@@ -90,6 +91,10 @@ def evaluate(
     tokenizer: options.Tokenizer = None,
     server: options.Server = None,
     small_base_url: options.SmallBaseUrl = None,
+    workers: options.Workers = None,
+    ray_address: options.RayAddress = None,
+    worker_cpus: options.WorkerCpus = None,
+    worker_gpus: options.WorkerGpus = None,
     unsafe_exec: options.UnsafeExec = False,
     log_samples: Annotated[bool, typer.Option("--log-samples", help="Also write every text.")] = False,
     overwrite: options.Overwrite = False,
@@ -100,12 +105,14 @@ def evaluate(
     With --verifier nothing is solved: the verifier scores solutions that the rows have already, of ProcessBench
     (processbench-gsm8k …; processbench is it and processbench-math) or recorded samples.
 
+    With --workers or --ray-address many engines solve the problems, on one machine or many.
+
     Ctrl-C ends it with the figures so far; the same command goes on from there.
     """
     if list_tasks:
         print_tasks(as_json=as_json)
         return
-    from reason.api import Solver, check_draft, check_route
+    from reason.api import check_draft, check_route
     from reason.report.evaluate import Evaluation
     from reason.search.driver import check_budget
     from reason.search.strategies import make_strategy, parse_fields
@@ -118,6 +125,7 @@ def evaluate(
     make_strategy(strategy, **fields)  # before data and model are loaded
     check_draft(draft)
     check_route(route, model, small_model, plan=plan, named=small_base_url is None)
+    crew = crew_of(workers, ray_address, worker_cpus, worker_gpus, device=device)
     budget = Budget(policy_tokens=max_policy_tokens, seconds=max_seconds, kv_tokens=max_kv_tokens, calls=max_calls)
     check_budget(budget)
     tasks = [
@@ -149,6 +157,8 @@ def evaluate(
         of_solving = setting or few_shot or log_samples or max_thinking_tokens is not None or budget != Budget()
         if of_solving or strategy != _STRATEGY:
             raise UsageError("--verifier scores solutions that are there: it takes no strategy, budget or samples")
+        if crew is not None:
+            raise UsageError("--verifier scores solutions with one engine: it takes no workers")
         score_solutions(
             tasks,
             verifier,
@@ -186,8 +196,8 @@ def evaluate(
     ]
     for evaluation in evaluations:
         evaluation.check_folder()
-    with Solver(model, **load) as solver:
-        for evaluation, summary in run_each(evaluations, solver):
+    with evaluator(model, {**load, "unsafe_exec": unsafe_exec}, crew) as run:
+        for evaluation, summary in run_each(evaluations, run):
             if as_json:
                 print_json(summary.as_dict())
             else:

@@ -27,6 +27,7 @@ __all__ = [
     "Plan",
     "Quantize",
     "QuestionField",
+    "RayAddress",
     "Route",
     "ScoringVerifier",
     "Seed",
@@ -41,6 +42,9 @@ __all__ = [
     "Tokenizer",
     "Tune",
     "UnsafeExec",
+    "WorkerCpus",
+    "WorkerGpus",
+    "Workers",
 ]
 
 # -- the model and the machine -----------------------------------------------------------------------------------------
@@ -104,6 +108,28 @@ Server: TypeAlias = Annotated[
 ]
 SmallBaseUrl: TypeAlias = Annotated[
     str | None, typer.Option(help="The server that runs the small model.", show_default="it runs here")
+]
+
+# -- many machines -----------------------------------------------------------------------------------------------------
+
+Workers: TypeAlias = Annotated[
+    int | None,
+    typer.Option(
+        help="Have so many engines solve the problems, each in a process of its own (Ray).",
+        show_default="one, here; with --ray-address as many as there is room for",
+    ),
+]
+RayAddress: TypeAlias = Annotated[
+    str | None,
+    typer.Option(help="The Ray cluster that they run on: auto, or its head's HOST:PORT.", show_default="this machine"),
+]
+WorkerCpus: TypeAlias = Annotated[
+    float | None,
+    typer.Option(help="CPU cores of each worker, or a fraction of one.", show_default="this machine's share, or 1"),
+]
+WorkerGpus: TypeAlias = Annotated[
+    float | None,
+    typer.Option(help="GPUs of each worker, or a fraction of one.", show_default="1 where there are any"),
 ]
 
 # -- the search --------------------------------------------------------------------------------------------------------

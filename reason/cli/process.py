@@ -60,7 +60,7 @@ def score_solutions(
         scoring.check_folder()
     with Solver(model, **load) if scorings[0].needs_model else Solver(engine=ScriptedEngine(())) as solver:
         try:
-            for scoring, summary in run_each(scorings, solver):
+            for scoring, summary in run_each(scorings, lambda scoring: scoring.run(solver)):
                 if as_json:
                     print_json(summary.as_dict())
                 elif isinstance(summary, StepSummary):

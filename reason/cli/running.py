@@ -7,7 +7,7 @@ import contextlib
 import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import typer
@@ -39,14 +39,17 @@ class _View(Protocol):
     def tick(self) -> None: ...
 
 
-def run_each(evaluations: Sequence[E], solver: Any) -> Iterator[tuple[E, Any]]:
+def run_each(evaluations: Sequence[E], run: Callable[[E], Awaitable[Any]]) -> Iterator[tuple[E, Any]]:
     """Runs evaluations one after the other; each with its summary, once it is done or interrupted.
+
+    Args:
+        run: runs one.
 
     Raises:
         Exit: one was interrupted, after its summary.
     """
     for evaluation in evaluations:
-        summary = asyncio.run(run_watched(evaluation, solver))
+        summary = asyncio.run(_watched(evaluation, run(evaluation)))
         yield evaluation, summary
         if evaluation.stop.is_set() and not summary.complete:
             done = f"{summary.done} of {summary.total} problems are done"
@@ -56,6 +59,10 @@ def run_each(evaluations: Sequence[E], solver: Any) -> Iterator[tuple[E, Any]]:
 
 async def run_watched(evaluation: Resumable[Any, S], solver: Any) -> S:
     """Evaluates; the first Ctrl-C ends it with the figures so far, the second ends the process."""
+    return await _watched(evaluation, evaluation.run(solver))
+
+
+async def _watched(evaluation: Resumable[Any, Any], work: Awaitable[S]) -> S:
     loop = asyncio.get_running_loop()
 
     def interrupt() -> None:
@@ -69,7 +76,7 @@ async def run_watched(evaluation: Resumable[Any, S], solver: Any) -> S:
             evaluation.on_progress = view.told
             ticking = asyncio.ensure_future(_tick(view))
             try:
-                return await evaluation.run(solver)
+                return await work
             finally:
                 ticking.cancel()
     finally:

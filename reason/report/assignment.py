@@ -94,7 +94,7 @@ class Here:
 
     @property
     def model(self) -> Mapping[str, Any]:
-        return {"name": self._solver.engine.name, **self._solver.pair}
+        return self._solver.recorded
 
     async def outcome(self, example: Example, folder: ResultsFolder) -> Outcome | None:
         journal = folder.trace(example.problem.id)

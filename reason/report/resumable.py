@@ -80,9 +80,7 @@ class Resumable(abc.ABC, Generic[R, S]):
             UsageError: the folder holds another evaluation, or another process writes to it.
             ReasonError: the engine ended, nothing can be written, or the first problems all failed alike.
         """
-        return await self.run_as(
-            {"name": solver.engine.name, **solver.pair}, lambda config: self.sitting(solver, config)
-        )
+        return await self.run_as(solver.recorded, lambda config: self.sitting(solver, config))
 
     async def run_as(
         self,
