@@ -71,7 +71,7 @@ def evaluate(
     max_thinking_tokens: options.MaxThinkingTokens = None,
     seed: options.Seed = 0,
     concurrency: Annotated[
-        int | None, typer.Option(help="Problems under way at once.", show_default="about 64 samples")
+        int | None, typer.Option(help="Problems under way at once, at each worker.", show_default="about 64 samples")
     ] = None,
     few_shot: options.FewShot = 0,
     question_field: options.QuestionField = None,

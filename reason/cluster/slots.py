@@ -65,15 +65,12 @@ class Slots(Generic[W]):
         if self._closed is not None:
             raise self._closed
         waiter: asyncio.Future[W] = asyncio.get_running_loop().create_future()
-        waiting = self._waiting_alone if alone else self._waiting
-        waiting.append(waiter)
+        (self._waiting_alone if alone else self._waiting).append(waiter)
         self._serve()
         try:
             return await waiter
         except asyncio.CancelledError:
-            if waiter in waiting:
-                waiting.remove(waiter)
-            elif not waiter.cancelled() and waiter.exception() is None:  # it was given room in the same moment
+            if not waiter.cancelled() and waiter.exception() is None:  # it was given room in the same moment
                 self.give_back(waiter.result())
             raise
 

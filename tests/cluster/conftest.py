@@ -1,4 +1,4 @@
-"""A cluster of two machines that are raylets of this one."""
+"""A cluster of machines that are raylets of this one."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NODE = {"object_store_memory": 80 << 20}
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Any]:
-    """Connected to. The head has no room for workers, the node beside it for four."""
+    """Connected to, of one machine with room for four workers; tests add others."""
     pytest.importorskip("ray")
     import ray
     from ray.cluster_utils import Cluster
@@ -26,13 +26,9 @@ def cluster() -> Iterator[Any]:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         patch.setenv("OMP_NUM_THREADS", "1")
         patch.setenv("RAY_worker_niceness", "0")  # as nice as the tests are
-        cluster = Cluster(
-            initialize_head=True,
-            head_node_args={"num_cpus": 0, "include_dashboard": False, **NODE},
-            shutdown_at_exit=False,
-        )
+        head = {"num_cpus": 4, "include_dashboard": False, **NODE}
+        cluster = Cluster(initialize_head=True, head_node_args=head, shutdown_at_exit=False)
         try:
-            cluster.add_node(num_cpus=4, **NODE)
             ray.init(address=cluster.address, log_to_driver=False, logging_level=logging.ERROR)
             yield cluster
         finally:
