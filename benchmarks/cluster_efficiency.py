@@ -7,7 +7,8 @@ are log-normal, as those of sampled solutions are. Workers are loaded before the
 
     efficiency = (sum of the problems' own seconds) / (workers * problems at once * wall seconds)
 
-The driver's cost is its processor time per problem where problems take none: dispatch, reply, journal, line of results.
+A problem's own seconds are those that its worker counted, so that a busy machine lengthens both sides.
+The driver's cost is its processor time for each problem: dispatch, reply, journal, line of results.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from reason.api import Solver
 from reason.cluster import Fleet, Share, on_fleet, session
 from reason.engine.scripted import ScriptedEngine
 from reason.report.evaluate import Evaluation
+from reason.report.results import ResultsFolder
 from reason.tasks.prompts import Prompt
 from reason.tasks.task import Example, Task
 from reason.types import Problem
@@ -38,6 +40,7 @@ class Row(NamedTuple):
     """One line of the table."""
 
     workers: int
+    problems: int
     seconds: float
     efficiency: float
     driver_ms: float  # processor time per problem
@@ -93,8 +96,8 @@ def measure(workers: int, problems: int, concurrency: int, median: float) -> Row
         cpu, began = _processor_seconds(), time.perf_counter()
         evaluate(fleet, problems, concurrency, Path(out) / "measured")
         wall, cpu = time.perf_counter() - began, _processor_seconds() - cpu
-    own = sum(length(number, median) for number in range(problems)) * _TOKEN_SECONDS
-    return Row(workers, wall, own / (workers * concurrency * wall), 1000 * cpu / problems)
+        own = sum(result.usage["seconds"] for result in ResultsFolder(Path(out) / "measured").results().values())
+    return Row(workers, problems, wall, own / (workers * concurrency * wall), 1000 * cpu / problems)
 
 
 def evaluate(fleet: Fleet, problems: int, concurrency: int, out: Path) -> None:
@@ -123,8 +126,8 @@ def main() -> None:
             rows.append(measure(workers, count, arguments.concurrency, arguments.tokens))
             row = rows[-1]
             print(
-                f"{row.workers} workers  {count} problems  {row.seconds:6.1f} s  efficiency {row.efficiency:.1%}  "
-                f"driver {row.driver_ms:.1f} ms/problem",
+                f"{row.workers} workers  {row.problems} problems  {row.seconds:6.1f} s  {count / row.seconds:5.1f}/s  "
+                f"efficiency {row.efficiency:.1%}  driver {row.driver_ms:.1f} ms/problem",
                 flush=True,
             )
     if arguments.json is not None:

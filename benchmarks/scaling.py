@@ -62,18 +62,25 @@ class Forecast(NamedTuple):
         return max(self.lost, key=lambda cause: self.lost[cause])
 
 
-def read(folder: Path) -> Measured:
-    """Of a folder that `reason eval` wrote.
+def read(*folders: Path) -> Measured:
+    """Of folders that `reason eval` wrote.
 
     Raises:
-        UsageError: there is none, or nothing was solved.
+        UsageError: one has no solved problems, or they had different numbers of problems at once.
     """
-    there = ResultsFolder(folder)
-    config = there.config()
-    seconds = tuple(float(r.usage["seconds"]) for r in there.results().values() if r.error is None)
-    if config is None or not seconds:
-        raise UsageError(f"{folder} has no solved problems; name a folder that `reason eval` wrote")
-    return Measured(seconds, int(config["environment"]["concurrency"]))
+    seconds: list[float] = []
+    concurrency: set[int] = set()
+    for folder in folders:
+        there = ResultsFolder(folder)
+        config = there.config()
+        solved = [float(result.usage["seconds"]) for result in there.results().values() if result.error is None]
+        if config is None or not solved:
+            raise UsageError(f"{folder} has no solved problems; name a folder that `reason eval` wrote")
+        seconds += solved
+        concurrency.add(int(config["environment"]["concurrency"]))
+    if len(concurrency) > 1:
+        raise UsageError(f"the runs had {sorted(concurrency)} problems at once; their seconds cannot be put together")
+    return Measured(tuple(seconds), concurrency.pop())
 
 
 def makespan(plan: Plan) -> float:
@@ -105,7 +112,7 @@ def forecast(plan: Plan) -> Forecast:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, help="of a run of `reason eval`")
+    parser.add_argument("folders", type=Path, nargs="+", help="of runs of `reason eval`, one setting")
     parser.add_argument("--problems", type=int, nargs="+", default=[1319, 100_000])
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 8, 64, 512, 4096])
     parser.add_argument("--speed", type=float, default=1.0, help="how much faster an engine is than the run's")
@@ -113,7 +120,7 @@ def main() -> None:
     parser.add_argument("--driver-ms", type=float, default=2.0, help="of the driver for each problem")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    measured = read(arguments.folder)
+    measured = read(*arguments.folders)
     places = measured.concurrency
     mean, longest = statistics.fmean(measured.seconds), max(measured.seconds)
     print(

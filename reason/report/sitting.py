@@ -30,6 +30,7 @@ R = TypeVar("R", bound=Result)
 S = TypeVar("S")
 
 _FAILURES_ALIKE = 3
+_SITTING_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,12 +76,14 @@ class Sitting(abc.ABC, Generic[R, S]):
         self._config = config
         self._results = self._folder.results()
         self._kept = len(self._results)
+        self._correct = self.correct(self._results.values())  # counted on, not anew: there may be many
+        self._failed = sum(result.error is not None for result in self._results.values())
         self._earlier: list[dict[str, Any]] = self._folder.read("sittings.json") or []
         self._pending = deque(e for e in self._task.examples if e.problem.id not in self._results)
         self._enough_failures = min(_FAILURES_ALIKE, len(self._pending))
         self._failures: list[ReasonError] = []
         self._started = datetime.now(timezone.utc).isoformat(timespec="seconds")
-        self._began = time.perf_counter()
+        self._began = self._written = time.perf_counter()
 
     async def work(self) -> None:
         """Until everything is done or the evaluation is told to stop."""
@@ -174,11 +177,16 @@ class Sitting(abc.ABC, Generic[R, S]):
     def _add(self, result: R) -> None:
         self._folder.append("results.jsonl", result.as_dict())
         self._results[result.id] = result
-        self._write_sitting()
+        self._failed += result.error is not None
+        if self._correct is not None:
+            self._correct += self.correct([result]) or 0
+        if time.perf_counter() - self._written >= _SITTING_SECONDS:
+            self._write_sitting()
         self._tell_progress(result)
 
     def _write_sitting(self) -> None:
-        """After each problem, so that a kill loses no more time than since the last one."""
+        """Now and then, so that a kill loses little of the time that is recorded."""
+        self._written = time.perf_counter()
         sitting = {
             "started": self._started,
             "seconds": time.perf_counter() - self._began,
@@ -190,13 +198,12 @@ class Sitting(abc.ABC, Generic[R, S]):
     def _tell_progress(self, last: R | None) -> None:
         if self._evaluation.on_progress is None:
             return
-        results = self._results.values()
         progress = Progress(
-            done=len(results),
+            done=len(self._results),
             total=len(self._task),
             kept=self._kept,
-            correct=self.correct(results),
-            failed=sum(result.error is not None for result in results),
+            correct=self._correct,
+            failed=self._failed,
             seconds=time.perf_counter() - self._began,
             last=last,
         )

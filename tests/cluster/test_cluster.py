@@ -26,6 +26,8 @@ from tests.report.conftest import CountingEngine, figures, lines, make_task, res
 
 pytest.importorskip("ray")
 
+pytestmark = pytest.mark.timeout(300)  # processes start, a dozen a test: seconds each on a busy machine
+
 SHARE = Share(cpus=1)
 
 

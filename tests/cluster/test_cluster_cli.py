@@ -17,6 +17,8 @@ from tests.report.conftest import lines
 
 __all__ = ["reason"]  # a fixture
 
+pytestmark = pytest.mark.timeout(300)  # processes start and load a model: slow on a busy machine
+
 Reason = Callable[..., Result]
 
 

@@ -58,14 +58,20 @@ def test_a_driver_that_is_busy_all_the_time_sets_the_pace(scaling: ModuleType) -
     assert scaling.makespan(plan) == pytest.approx(5000 * 0.01, rel=0.05)
 
 
-def test_a_folder_of_results_is_read(scaling: ModuleType, tmp_path: Path) -> None:
-    evaluation = Evaluation(make_task(5), "best-of-n", {"num_samples": 2}, out=tmp_path / "out", concurrency=3)
+def evaluated(out: Path, count: int, concurrency: int) -> Path:
+    evaluation = Evaluation(make_task(count), "best-of-n", {"num_samples": 2}, out=out, concurrency=concurrency)
     asyncio.run(evaluation.run(Solver(engine=CountingEngine(delay=0.001))))
-    measured = scaling.read(tmp_path / "out")
-    assert (len(measured.seconds), measured.concurrency) == (5, 3)
+    return out
+
+
+def test_folders_of_results_are_read(scaling: ModuleType, tmp_path: Path) -> None:
+    measured = scaling.read(evaluated(tmp_path / "a", 5, 3), evaluated(tmp_path / "b", 2, 3))
+    assert (len(measured.seconds), measured.concurrency) == (7, 3)
     assert all(seconds > 0 for seconds in measured.seconds)
 
 
-def test_a_folder_without_results_is_refused(scaling: ModuleType, tmp_path: Path) -> None:
+def test_folders_that_say_nothing_are_refused(scaling: ModuleType, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no solved problems"):
         scaling.read(tmp_path)
+    with pytest.raises(UsageError, match=r"had \[1, 3\] problems at once"):
+        scaling.read(evaluated(tmp_path / "a", 2, 3), evaluated(tmp_path / "b", 2, 1))
