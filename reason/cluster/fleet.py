@@ -93,8 +93,8 @@ class Fleet:
     ) -> None:
         import ray
 
-        here = [worker for worker in self._workers if worker is not None]
-        ray.wait([w.actor.close.remote() for w in here], num_returns=len(here), timeout=_CLOSE_SECONDS) if here else []
+        if closing := [worker.actor.close.remote() for worker in self._loaded()]:
+            ray.wait(closing, num_returns=len(closing), timeout=_CLOSE_SECONDS)
         self._kill()
 
     @property
@@ -154,10 +154,7 @@ class Fleet:
 
     def all_ready(self) -> bool:
         """Whether every worker that was asked for has its model."""
-        import ray
-
-        asked_for = [worker.loaded for worker in self.workers]
-        return len(ray.wait(asked_for, num_returns=len(asked_for), timeout=0)[0]) == self.size
+        return len(self._loaded()) == self.size
 
     def current(self, number: int) -> Worker | None:
         """Who has a seat now."""
@@ -208,6 +205,12 @@ class Fleet:
                     self.arrived(worker, ray.get(done[0]))
             except LostWorker as error:
                 self.replace(worker, error)
+
+    def _loaded(self) -> list[Worker]:
+        """Those that have answered."""
+        import ray
+
+        return [worker for worker in self.workers if ray.wait([worker.loaded], timeout=0)[0]]
 
     def _kill(self) -> None:
         import ray

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 from reason.api import Solver
-from reason.cluster import Fleet, Share, on_fleet
+from reason.cluster import Fleet, Share, natural_share, on_fleet, workers_that_fit
 from reason.cluster.replica import Loaded
-from reason.errors import ModelNotFound, UsageError
+from reason.errors import ModelNotFound, ReasonError, UsageError
 from reason.report.evaluate import Evaluation
 from reason.report.sitting import Progress
 from reason.report.summary import Summary
@@ -171,3 +171,26 @@ def test_all_workers_run_one_version(cluster: Any) -> None:
 def test_shares_that_cannot_be(share: Share) -> None:
     with pytest.raises(UsageError, match="a worker"):
         Fleet(scripted.quick, workers=1, share=share)
+
+
+@pytest.mark.parametrize(
+    ("workers", "local", "needs_gpu", "share"),
+    [
+        (2, True, None, Share(cpus=2)),
+        (8, True, None, Share(cpus=0.5)),
+        (8, False, None, Share(cpus=1)),
+        (None, False, False, Share(cpus=1)),
+        (2, True, True, Share(cpus=1, gpus=1)),
+    ],
+)
+def test_what_a_worker_gets_where_nobody_says(
+    cluster: Any, workers: int | None, local: bool, needs_gpu: bool | None, share: Share
+) -> None:
+    assert natural_share(workers, local=local, needs_gpu=needs_gpu) == share
+
+
+def test_as_many_as_there_is_room_for(cluster: Any) -> None:
+    assert workers_that_fit(Share(cpus=2)) == 2
+    assert workers_that_fit(Share(cpus=0.5)) == 8
+    with pytest.raises(ReasonError, match="no room for a worker of 1 CPU and 1 GPU"):
+        workers_that_fit(Share(cpus=1, gpus=1))
