@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from reason.cluster.replica import Reply
     from reason.report.assignment import Assignment, Outcome
     from reason.report.evaluate import Evaluation
-    from reason.report.results import ResultsFolder
+    from reason.report.results import ProblemResult, ResultsOf
     from reason.report.summary import Summary
     from reason.tasks.task import Example
 
@@ -81,7 +81,7 @@ class _OnFleet:
     def tokens(self) -> int:
         return self._policy_tokens
 
-    async def outcome(self, example: Example, folder: ResultsFolder) -> Outcome | None:
+    async def outcome(self, example: Example, folder: ResultsOf[ProblemResult]) -> Outcome | None:
         name = example.problem.id
         began_with = folder.read_traces(name)
         for attempt in range(1, _TRIES + 1):
@@ -130,7 +130,9 @@ class _OnFleet:
             if not self._slots:
                 self._fleet.note_waiting()
 
-    async def _ask(self, worker: Worker, example: Example, traces: Mapping[str, bytes], folder: ResultsFolder) -> Reply:
+    async def _ask(
+        self, worker: Worker, example: Example, traces: Mapping[str, bytes], folder: ResultsOf[ProblemResult]
+    ) -> Reply:
         """Raises:
         LostWorker: it is gone, or its engine is broken.
         """
@@ -145,7 +147,7 @@ class _OnFleet:
             raise LostWorker(f"its engine is broken: {reply.error}")
         return reply
 
-    async def _give_up(self, worker: Worker, name: str, folder: ResultsFolder) -> None:
+    async def _give_up(self, worker: Worker, name: str, folder: ResultsOf[ProblemResult]) -> None:
         """Keeps what a worker has of a problem, so that the next sitting goes on from there; without, it would begin
         the problem anew."""
         with contextlib.suppress(LostWorker, asyncio.TimeoutError), only_lost():

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from reason.report.results import CandidateResult, ProblemResult, ResultsFolder
+from reason.report.results import CandidateResult, ProblemResult, ResultsOf
 
 if TYPE_CHECKING:
     from reason.api import Solver
@@ -67,7 +67,7 @@ class Place(Protocol):
         """What else sittings record."""
         ...
 
-    async def outcome(self, example: Example, folder: ResultsFolder) -> Outcome | None:
+    async def outcome(self, example: Example, folder: ResultsOf[ProblemResult]) -> Outcome | None:
         """What comes of a problem, whose journals are in the folder; None where it was interrupted.
 
         Raises:
@@ -96,7 +96,7 @@ class Here:
     def model(self) -> Mapping[str, Any]:
         return self._solver.recorded
 
-    async def outcome(self, example: Example, folder: ResultsFolder) -> Outcome | None:
+    async def outcome(self, example: Example, folder: ResultsOf[ProblemResult]) -> Outcome | None:
         journal = folder.trace(example.problem.id)
         resumed = journal.exists()  # then not all of its tokens will be this sitting's
         run = self._start(example, journal)

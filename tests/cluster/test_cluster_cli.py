@@ -62,7 +62,17 @@ def test_the_results_are_those_of_one_process(cluster: Any, reason: Reason, tiny
     file = tmp_path / "sums.jsonl"
     rows = [{"question": f"{i} + {i} ?", "answer": str(2 * i)} for i in range(6)]
     file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    fixed = ("eval", str(file), "-m", str(tiny_model), "--dtype", "float32", "--kv-tokens", "4096", "--json")
+    fixed: tuple[str, ...] = (
+        "eval",
+        str(file),
+        "-m",
+        str(tiny_model),
+        "--dtype",
+        "float32",
+        "--kv-tokens",
+        "4096",
+        "--json",
+    )
     fixed += ("-S", "num_samples=3", "-S", "max_tokens=24", "--seed", "7", "--threads", "1", "--log-samples")
     one = reason(*fixed, "--out", str(tmp_path / "one"))
     many = reason(*fixed, "--out", str(tmp_path / "many"), "--workers", "2", "--worker-cpus", "1")

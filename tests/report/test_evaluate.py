@@ -542,3 +542,17 @@ def test_results_read_back(run: Evaluate, tmp_path: Path) -> None:
     run(make_task(2))
     for result in ResultsFolder(tmp_path / "out").results().values():
         assert ProblemResult.from_dict(json.loads(json.dumps(result.as_dict()))) == result
+
+
+def test_traces_go_from_folder_to_folder(tmp_path: Path) -> None:
+    here, there = (ResultsFolder(tmp_path / name) for name in ("here", "there"))
+    (tmp_path / "here" / "traces").mkdir(parents=True)
+    (tmp_path / "there").mkdir()
+    here.trace("a").write_bytes(b"full\n")
+    here.trace("a").with_suffix(".plan.jsonl").write_bytes(b"plan\n")
+    here.trace("a.plan-b").write_bytes(b"another problem's\n")
+    there.write_traces("a", here.read_traces("a"))
+    assert there.read_traces("a") == {"a.jsonl": b"full\n", "a.plan.jsonl": b"plan\n"}
+    assert there.read_traces("a.plan-b") == {}
+    there.discard_traces("a")
+    assert there.read_traces("a") == {}
