@@ -216,7 +216,7 @@ SUM = {
 async def test_strict_functions_are_called_only_as_their_schema_says() -> None:
     function = {"name": "add", "parameters": SUM, "strict": True}
     for arguments, called in (({"a": 3, "b": 2}, True), ({"a": 3, "b": 5}, False), ({"a": 3}, False)):
-        text = f'<tool_call>{json.dumps({"name": "add", "arguments": arguments})}</tool_call>'
+        text = f"<tool_call>{json.dumps({'name': 'add', 'arguments': arguments})}</tool_call>"
         async with client_of(make_service(ScriptedEngine([text]))) as client:
             body = chat(tools=[{"type": "function", "function": function}])
             choice = (await ok(client, body))["choices"][0]
