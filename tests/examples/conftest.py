@@ -76,7 +76,8 @@ def served(environment: dict[str, str]) -> Iterator[str]:
 
     if Cache.default().find(MODEL) is None:
         pytest.skip(f"{MODEL} is not cached; `reason models pull {MODEL}` gets it")
-    command = [sys.executable, "-m", "reason", "serve", "--model", MODEL, "--port", "0", "--grace", "3"]
+    limits = ["--max-policy-tokens", "2000", "--grace", "3"]
+    command = [sys.executable, "-m", "reason", "serve", "--model", MODEL, "--port", "0", *limits]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as server:
         try:
             assert server.stdout is not None
