@@ -305,7 +305,8 @@ def test_openais_client() -> None:
         events = list(client.responses.create(model="scripted", input=past, tools=[flat], stream=True))
         assert [item.type for item in events[-1].response.output] == ["message", "function_call"]
         chosen: Any = {"type": "function", "name": "find"}
-        told = client.responses.create(model="scripted", input=past, tools=[flat | {"strict": True}], tool_choice=chosen)
+        strict: Any = flat | {"strict": True}
+        told = client.responses.create(model="scripted", input=past, tools=[strict], tool_choice=chosen)
         assert told.model_dump()["tool_choice"] == chosen
         assert told.model_dump()["tools"][0]["strict"] is True
         with pytest.raises(openai.BadRequestError, match="nothing is stored"):
