@@ -8,6 +8,7 @@ name of the model that it serves.
 """
 
 import os
+from typing import Literal
 
 from langchain.agents import create_agent
 from langchain_core.tools import tool
@@ -24,8 +25,8 @@ plain = ChatOpenAI(model=MODEL, temperature=0, **SERVER)
 
 
 @tool
-def stock(item: str) -> int:
-    """How many pieces of an item are in stock: bolts or nuts."""
+def stock(item: Literal["bolts", "nuts"]) -> int:
+    """How many pieces of an item are in stock."""
     return {"bolts": 17, "nuts": 5}[item]
 
 

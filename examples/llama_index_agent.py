@@ -9,6 +9,7 @@ name of the model that it serves.
 
 import asyncio
 import os
+from typing import Literal
 
 from llama_index.core.agent.workflow import FunctionAgent, ToolCallResult
 from llama_index.core.llms import ChatMessage
@@ -26,8 +27,8 @@ searching = OpenAILike(model="reason/best-of-n:8", **SERVER)
 plain = OpenAILike(model=MODEL, temperature=0, is_function_calling_model=True, **SERVER)
 
 
-def stock(item: str) -> int:
-    """How many pieces of an item are in stock: bolts or nuts."""
+def stock(item: Literal["bolts", "nuts"]) -> int:
+    """How many pieces of an item are in stock."""
     return {"bolts": 17, "nuts": 5}[item]
 
 

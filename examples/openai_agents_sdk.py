@@ -9,6 +9,7 @@ name of the model that it serves. The SDK speaks the Responses API.
 
 import asyncio
 import os
+from typing import Literal
 
 from agents import Agent, ModelSettings, OpenAIResponsesModel, Runner, function_tool, set_tracing_disabled
 from openai import AsyncOpenAI
@@ -24,8 +25,8 @@ plain = OpenAIResponsesModel(os.environ.get("REASON_MODEL", "qwen2.5-coder-0.5b-
 
 
 @function_tool
-def stock(item: str) -> int:
-    """How many pieces of an item are in stock: bolts or nuts."""
+def stock(item: Literal["bolts", "nuts"]) -> int:
+    """How many pieces of an item are in stock."""
     return {"bolts": 17, "nuts": 5}[item]
 
 

@@ -8,6 +8,7 @@ name of the model that it serves. The agent forces calls: the server needs the `
 """
 
 import os
+from typing import Literal
 
 from smolagents import ChatMessage, OpenAIModel, ToolCallingAgent, tool
 
@@ -19,11 +20,11 @@ MODEL = os.environ.get("REASON_MODEL", "qwen2.5-coder-0.5b-instruct")
 
 
 @tool
-def stock(item: str) -> int:
+def stock(item: Literal["bolts", "nuts"]) -> int:
     """How many pieces of an item are in stock.
 
     Args:
-        item: bolts or nuts.
+        item: what to look up.
     """
     return {"bolts": 17, "nuts": 5}[item]
 
