@@ -1,4 +1,4 @@
-"""LlamaIndex: an LLM that searches, and an agent on the model itself with a function and that search as its tools.
+"""LlamaIndex: an LLM that searches, and an agent on the model itself that calls a function.
 
     pip install llama-index-core llama-index-llms-openai-like
     python examples/llama_index_agent.py
@@ -32,14 +32,11 @@ def stock(item: Literal["bolts", "nuts"]) -> int:
     return {"bolts": 17, "nuts": 5}[item]
 
 
-def calculate(problem: str) -> str:
-    """Solve a problem of arithmetic that takes several steps, given as text."""
-    return str(searching.chat([ChatMessage(problem)]).message.content)
-
-
 async def main() -> None:
-    print(calculate("What is the sum of the first 20 odd numbers?"))
-    agent = FunctionAgent(tools=[stock, calculate], llm=plain)
+    question = ChatMessage("What is the sum of the first 20 odd numbers?")
+    print((await searching.achat([question])).message.content)
+
+    agent = FunctionAgent(tools=[stock], llm=plain)
     running = agent.run("How many bolts are in stock?")
     async for event in running.stream_events():
         if isinstance(event, ToolCallResult):
