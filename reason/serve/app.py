@@ -197,7 +197,7 @@ class _Handlers:
             async for step in written:
                 i = step.index
                 if step.completion is None:
-                    text = visible(step.text) if work.ask.tools else step.text
+                    text = visible(step.text) if work.ask.offer.tools else step.text
                     if len(text) > len(sent[i]):
                         yield reply.piece(i, text[len(sent[i]) :])
                         sent[i] = text
@@ -246,7 +246,7 @@ class _Handlers:
                 if step.completion is not None:
                     choices[step.index] = self._service.choice(work, step.completion)
                     continue
-                text = visible(step.text) if work.ask.tools else step.text
+                text = visible(step.text) if work.ask.offer.tools else step.text
                 if len(text) > len(sent):
                     for data in reply.piece(text[len(sent) :]):
                         yield data

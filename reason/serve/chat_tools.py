@@ -1,8 +1,8 @@
 """Calls of the client's functions, read from what the model wrote.
 
 Two ways of writing them are known: Hermes' and Qwen's, each call as JSON between tags, and Llama's, where the whole
-reply is JSON. A function that the client did not name is not called: what looks like it stays text, and so does what is
-not quite JSON.
+reply is JSON. A function that the client did not name, or not to be called in this way, is not called: what looks like
+it stays text, and so does what is not quite JSON.
 
     <tool_call>{"name": "find", "arguments": {"text": "x"}}</tool_call>
     {"name": "find", "parameters": {"text": "x"}}
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,17 +41,17 @@ class Parsed:
     calls: tuple[Call, ...] = ()
 
 
-def parse_calls(text: str, names: Collection[str], *, most: int | None = None) -> Parsed:
+def parse_calls(text: str, allows: Callable[[str, Any], bool], *, most: int | None = None) -> Parsed:
     """A whole reply, taken apart.
 
     Args:
-        names: the functions that may be called.
+        allows: whether a function of this name may be called with these arguments, an object.
         most: calls after so many are dropped.
     """
     calls: list[Call] = []
 
     def take(match: re.Match[str]) -> str:
-        call = _call(_json(match[1].strip()), names)
+        call = _call(_json(match[1].strip()), allows)
         if call is None:
             return match[0]
         calls.append(call)
@@ -60,7 +60,7 @@ def parse_calls(text: str, names: Collection[str], *, most: int | None = None) -
     content = _TAGGED.sub(take, text)
     if not calls:
         thought, end, body = text.rpartition(_THOUGHT_END)
-        calls = _bare(body, names)
+        calls = _bare(body, allows)
         content = thought + end if calls else text
     return Parsed(content=content.rstrip() if calls else content, calls=tuple(calls[:most]))
 
@@ -78,7 +78,7 @@ def visible(text: str) -> str:
     return shown.rstrip()
 
 
-def _bare(body: str, names: Collection[str]) -> list[Call]:
+def _bare(body: str, allows: Callable[[str, Any], bool]) -> list[Call]:
     """The calls of a reply that is nothing else."""
     body = body.strip().removeprefix(_PYTHON).strip()
     if fenced := _FENCED.fullmatch(body):
@@ -90,7 +90,7 @@ def _bare(body: str, names: Collection[str]) -> list[Call]:
         except (ValueError, RecursionError):
             return []
         for each in value if isinstance(value, list) else [value]:
-            call = _call(each, names)
+            call = _call(each, allows)
             if call is None:
                 return []
             calls.append(call)
@@ -99,13 +99,12 @@ def _bare(body: str, names: Collection[str]) -> list[Call]:
     return calls
 
 
-def _call(value: Any, names: Collection[str]) -> Call | None:
-    if not isinstance(value, dict) or not isinstance(value.get("name"), str) or value["name"] not in names:
+def _call(value: Any, allows: Callable[[str, Any], bool]) -> Call | None:
+    if not isinstance(value, dict) or not isinstance(value.get("name"), str):
         return None
-    arguments = value.get("arguments", value.get("parameters", {}))
-    if isinstance(arguments, str) and isinstance(_json(arguments), dict):
-        return Call(name=value["name"], arguments=arguments)
-    if not isinstance(arguments, dict):
+    told = value.get("arguments", value.get("parameters", {}))
+    arguments = _json(told) if isinstance(told, str) else told
+    if not isinstance(arguments, dict) or not allows(value["name"], arguments):
         return None
     return Call(name=value["name"], arguments=json.dumps(arguments, ensure_ascii=False))
 

@@ -52,7 +52,7 @@ def schema() -> dict[str, Any]:
         "logprobs": {"type": "boolean"},
         "top_logprobs": {"type": "integer", "minimum": 0, "maximum": MAX_TOP_LOGPROBS},
         "tools": {"type": "array", "items": {"type": "object"}},
-        "tool_choice": {"enum": ["auto", "none"]},
+        "tool_choice": {"anyOf": [{"enum": ["auto", "none", "required"]}, {"type": "object"}]},
         "parallel_tool_calls": {"type": "boolean"},
         "response_format": {"type": "object"},
     }

@@ -5,18 +5,17 @@ What is not understood, or cannot be honoured exactly, is refused with a message
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from reason.serve.failures import bad_request
+from reason.serve.functions import Offer, needs_grammar, read_tools
 from reason.serve.reading import Fields
 from reason.types import Budget, Message, Path, Sampling, ToolMessage
 
-__all__ = ["HARMLESS", "Ask", "SearchAsk", "read_chat", "read_completion", "read_format", "read_search", "read_tools"]
+__all__ = ["HARMLESS", "Ask", "SearchAsk", "read_chat", "read_completion", "read_format", "read_search"]
 
 MAX_SAMPLES = 128
 MAX_STOPS = 4
@@ -26,7 +25,6 @@ _SEED = 1 << 63
 HARMLESS = ("user", "store", "metadata", "safety_identifier", "prompt_cache_key", "prompt_cache_retention")
 """Fields that say something about the request and nothing about the reply."""
 
-_NAME = re.compile(r"[a-zA-Z0-9_.-]{1,64}")
 _ROLES = ("system", "developer", "user", "assistant", "tool")
 
 
@@ -59,8 +57,7 @@ class Ask:
         max_tokens: limit of a sample; None is what there is room for.
         sampling: with what was asked for; ``given`` names the fields that were.
         given: fields of the body that only the plain model can honour, or that a strategy has under the same name.
-        tools: functions that may be called.
-        one_call: at most one of them at a time.
+        offer: functions that may be called.
         search: None where the body says nothing of searching.
         stream: whether the reply comes in pieces; ``stream_usage`` has its cost at the end.
         top_logprobs: see OpenAI's; ``sampling.logprobs`` is the same.
@@ -75,15 +72,10 @@ class Ask:
     given: Mapping[str, Any] = field(default_factory=dict)
     stop: tuple[str, ...] = ()
     seed: int | None = None
-    tools: tuple[Mapping[str, Any], ...] = ()
-    one_call: bool = False
+    offer: Offer = field(default_factory=Offer)
     search: SearchAsk | None = None
     stream: bool = False
     stream_usage: bool = False
-
-    @property
-    def tool_names(self) -> tuple[str, ...]:
-        return tuple(tool["function"]["name"] for tool in self.tools)
 
 
 def read_chat(body: Fields) -> Ask:
@@ -106,13 +98,13 @@ def read_chat(body: Fields) -> Ask:
         given["max_tokens"] = max_tokens
     if wants_logprobs:
         given["logprobs"] = True
-    tools, one_call = read_tools(body)
+    offer = read_tools(body)
     schema = read_format(body.object("response_format"))
     if schema is not None:
         given["response_format"] = True
-        if tools:
+        if offer.tools:
             body.unable("response_format", "a reply in a format has no room for tool calls; leave out the tools")
-    if tools:
+    if offer.tools:
         given["tools"] = True
     for name in ("functions", "function_call"):
         body.only(name, why="is of an older API; use tools and tool_choice")
@@ -125,14 +117,13 @@ def read_chat(body: Fields) -> Ask:
     messages = _messages(body)
     body.end()
     logprobs = (top or 0) if wants_logprobs else None
-    sampling = Sampling(**common.pop("sampling"), logprobs=logprobs, json_schema=schema)
+    sampling = Sampling(**common.pop("sampling"), logprobs=logprobs, json_schema=schema or offer.forced)
     return Ask(
         messages=messages,
         max_tokens=max_tokens,
         sampling=sampling,
         given=given,
-        tools=tools,
-        one_call=one_call,
+        offer=offer,
         **common,
     )
 
@@ -325,46 +316,7 @@ def as_arguments(text: str) -> Any:
     return value if isinstance(value, dict) else text
 
 
-# -- tools and formats -------------------------------------------------------------------------------------------------
-
-
-def read_tools(body: Fields, *, flat: bool = False) -> tuple[tuple[Mapping[str, Any], ...], bool]:
-    """The tools that may be called, and whether only one at a time.
-
-    Args:
-        flat: a function's name stands beside its type, as in /v1/responses.
-    """
-    tools = tuple(_tool(each, f"tools[{i}]", flat) for i, each in enumerate(body.list("tools") or ()))
-    names = [tool["function"]["name"] for tool in tools]
-    if len(set(names)) < len(names):
-        body.wrong("tools", "functions of different names")
-    choice = body.any("tool_choice")
-    if choice not in (None, "auto", "none"):
-        body.unable("tool_choice", 'a call cannot be forced here; use "auto" or "none"')
-    parallel = body.flag("parallel_tool_calls")
-    return (() if choice == "none" else tools), parallel is False
-
-
-def _tool(given: Any, where: str, flat: bool) -> Mapping[str, Any]:
-    if not isinstance(given, dict):
-        raise bad_request(f"{where} must be an object", param=where)
-    fields = Fields(given, f"{where}.")
-    if fields.text("type") != "function":
-        fields.unable("type", "only functions can be tools here")
-    function = fields if flat else fields.object("function")
-    if function is None:
-        fields.wrong("function", "given, an object")
-    name = function.needed_text("name")
-    if not _NAME.fullmatch(name):
-        function.wrong("name", "1 to 64 letters, digits, dots, hyphens and underscores", name)
-    told: dict[str, Any] = {"name": name}
-    if (description := function.text("description")) is not None:
-        told["description"] = description
-    told["parameters"] = function.raw("parameters") or {"type": "object", "properties": {}}
-    function.only("strict", False, why="calls are not held to their schema here; leave it out or false")
-    function.end()
-    fields.end()
-    return {"type": "function", "function": told}
+# -- formats -----------------------------------------------------------------------------------------------------------
 
 
 def read_format(asked: Fields | None, *, flat: bool = False) -> str | None:
@@ -395,12 +347,7 @@ def read_format(asked: Fields | None, *, flat: bool = False) -> str | None:
     asked.end()
     if schema is None:
         return None
-    if importlib.util.find_spec("llguidance") is None:
-        raise bad_request(
-            "this server cannot hold replies to a format: it was installed without the grammar extra "
-            "(pip install 'reason-toolkit[grammar]')",
-            param="response_format",
-        )
+    needs_grammar("response_format", "hold replies to a format")
     return json.dumps(schema)
 
 

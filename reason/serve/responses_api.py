@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from reason.serve.failures import bad_request
+from reason.serve.functions import read_tools
 from reason.serve.protocol import (
     HARMLESS,
     Ask,
@@ -20,7 +21,6 @@ from reason.serve.protocol import (
     read_content,
     read_format,
     read_search,
-    read_tools,
 )
 from reason.serve.reading import Fields
 from reason.serve.replies import Choice, Outcome, event
@@ -48,7 +48,7 @@ def read_response(body: Fields) -> Ask:
     max_tokens = body.integer("max_output_tokens", 1, _SEED)
     if max_tokens is not None:
         given["max_tokens"] = max_tokens
-    tools, one_call = read_tools(body, flat=True)
+    offer = read_tools(body, flat=True)
     text = body.object("text")
     schema = None
     if text is not None:
@@ -57,9 +57,9 @@ def read_response(body: Fields) -> Ask:
         text.end()
     if schema is not None:
         given["response_format"] = True
-        if tools:
+        if offer.tools:
             body.unable("text", "a reply in a format has no room for tool calls; leave out the tools")
-    if tools:
+    if offer.tools:
         given["tools"] = True
     body.only("previous_response_id", why="nothing is stored here; send the conversation as input")
     body.only("conversation", why="nothing is stored here; send the conversation as input")
@@ -83,11 +83,10 @@ def read_response(body: Fields) -> Ask:
         model=body.needed_text("model"),
         messages=messages,
         max_tokens=max_tokens,
-        sampling=Sampling(**sampling, json_schema=schema),
+        sampling=Sampling(**sampling, json_schema=schema or offer.forced),
         given=given,
         seed=body.integer("seed", -_SEED, _SEED - 1),  # not of OpenAI's
-        tools=tools,
-        one_call=one_call,
+        offer=offer,
         search=read_search(body.object("reason")),
         stream=body.flag("stream") or False,
     )
@@ -274,12 +273,12 @@ class ResponseReply:
             "metadata": {},
             "model": ask.model,
             "output": output,
-            "parallel_tool_calls": not ask.one_call,
+            "parallel_tool_calls": not ask.offer.one_call,
             "previous_response_id": None,
             "temperature": ask.sampling.temperature,
             "text": {"format": {"type": "text"}},
-            "tool_choice": "auto",
-            "tools": [{"type": "function", "strict": False, **tool["function"]} for tool in ask.tools],
+            "tool_choice": ask.offer.choice,
+            "tools": ask.offer.flat(),
             "top_p": ask.sampling.top_p,
             "truncation": "disabled",
             "store": False,

@@ -197,7 +197,7 @@ class Service:
         codec, limits = self.engine.codec, self.limits
         prompts: list[Path] = []
         if ask.messages:
-            prompts = [codec.encode_chat(ask.messages, **({"tools": ask.tools} if ask.tools else {}))]
+            prompts = [codec.encode_chat(ask.messages, **({"tools": ask.offer.tools} if ask.offer.tools else {}))]
         else:
             prompts = [codec.encode(prompt) if isinstance(prompt, str) else prompt for prompt in ask.prompts]
         self._check_lengths(prompts)
@@ -344,8 +344,8 @@ class Service:
         """What a client is told of a completion."""
         ask = sampled.ask
         parsed = Parsed(content=completion.text)
-        if ask.tools:
-            parsed = parse_calls(completion.text, ask.tool_names, most=1 if ask.one_call else None)
+        if ask.offer.tools:
+            parsed = parse_calls(completion.text, ask.offer.allows, most=1 if ask.offer.one_call else None)
         reason = "length" if completion.finish_reason == "length" else "stop"
         logprobs = None
         if ask.sampling.logprobs is not None:

@@ -204,6 +204,44 @@ async def test_calls_are_streamed_whole() -> None:
     assert len(one["choices"][0]["message"]["tool_calls"]) == 1
 
 
+SUM = {
+    "type": "object",
+    "properties": {"a": {"enum": [3, 4]}, "b": {"$ref": "#/$defs/digit"}},
+    "required": ["a", "b"],
+    "additionalProperties": False,
+    "$defs": {"digit": {"enum": [1, 2]}},
+}
+
+
+async def test_strict_functions_are_called_only_as_their_schema_says() -> None:
+    function = {"name": "add", "parameters": SUM, "strict": True}
+    for arguments, called in (({"a": 3, "b": 2}, True), ({"a": 3, "b": 5}, False), ({"a": 3}, False)):
+        text = f"<tool_call>{json.dumps({'name': 'add', 'arguments': arguments})}</tool_call>"
+        async with client_of(make_service(ScriptedEngine([text]))) as client:
+            body = chat(tools=[{"type": "function", "function": function}])
+            choice = (await ok(client, body))["choices"][0]
+            streamed = said(events(await client.post(CHAT, json=body | {"stream": True})))
+        assert ("tool_calls" in choice["message"]) == called
+        assert choice["message"]["content"] == (None if called else text)
+        assert streamed == ("" if called else text)
+
+
+@pytest.mark.parametrize("choice", ["required", {"type": "function", "function": {"name": "add"}}])
+async def test_a_call_is_forced(tiny: LocalEngine, choice: Any) -> None:
+    pytest.importorskip("llguidance")
+    add = {"type": "function", "function": {"name": "add", "parameters": SUM}}
+    tools = [add] if choice == "required" else [TOOL, add]
+    async with client_of(make_service(tiny)) as client:
+        body = chat(model="tiny", tools=tools, tool_choice=choice, max_tokens=400, temperature=0)
+        made = (await ok(client, body))["choices"][0]
+    assert made["finish_reason"] == "tool_calls"
+    (call,) = made["message"]["tool_calls"]
+    assert call["function"]["name"] == "add"
+    arguments = json.loads(call["function"]["arguments"])
+    assert arguments["a"] in (3, 4)
+    assert arguments["b"] in (1, 2)
+
+
 # -- searches ----------------------------------------------------------------------------------------------------------
 
 
@@ -270,7 +308,11 @@ async def test_the_instruction_is_added_once() -> None:
     ("fields", "message"),
     [
         ({"logit_bias": {"5": 1}}, "logit_bias: is not supported"),
-        ({"tool_choice": "required"}, "cannot be forced"),
+        ({"tool_choice": "required"}, "about functions that are among the tools"),
+        ({"tools": [TOOL], "tool_choice": "sometimes"}, '"auto", "none", "required" or a function'),
+        ({"tools": [TOOL], "tool_choice": {"type": "custom"}}, "only a function can be chosen"),
+        ({"tools": [TOOL], "tool_choice": {"type": "function"}}, "tool_choice.function must be given"),
+        ({"tools": [TOOL], "tool_choice": {"type": "function", "function": {"name": "x"}}}, "are among the tools"),
         ({"reasoning_effort": "high"}, "cannot be set here"),
         ({"made_up": 1}, "made_up: this server does not know"),
         ({"temperature": 3}, "from 0 to 2, got 3"),
@@ -312,6 +354,7 @@ async def test_what_cannot_be_honoured(client: httpx.AsyncClient, fields: dict[s
 async def test_a_format_without_its_extra(client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert "grammar" in await refused(client, chat(response_format={"type": "json_object"}))
+    assert "grammar" in await refused(client, chat(tools=[TOOL], tool_choice="required"))
 
 
 async def test_a_reply_in_a_format(tiny: LocalEngine) -> None:

@@ -304,6 +304,11 @@ def test_openais_client() -> None:
         ]
         events = list(client.responses.create(model="scripted", input=past, tools=[flat], stream=True))
         assert [item.type for item in events[-1].response.output] == ["message", "function_call"]
+        chosen: Any = {"type": "function", "name": "find"}
+        strict: Any = flat | {"strict": True}
+        told = client.responses.create(model="scripted", input=past, tools=[strict], tool_choice=chosen)
+        assert told.model_dump()["tool_choice"] == chosen
+        assert told.model_dump()["tools"][0]["strict"] is True
         with pytest.raises(openai.BadRequestError, match="nothing is stored"):
             client.responses.create(model="scripted", input="x", previous_response_id="r")
         with pytest.raises(openai.NotFoundError, match="there is no model"):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -9,7 +11,12 @@ from hypothesis import strategies as st
 from reason.serve.chat_tools import Call, parse_calls, visible
 from reason.serve.plain import certain
 
-NAMES = ("find", "add")
+
+def allows(name: str, arguments: Any) -> bool:
+    """Functions ``find`` and ``add``, which take no ``forbidden``."""
+    return name in ("find", "add") and "forbidden" not in arguments
+
+
 FIND = Call(name="find", arguments='{"text": "x"}')
 ADD = Call(name="add", arguments="{}")
 
@@ -27,6 +34,8 @@ ADD = Call(name="add", arguments="{}")
         ('<tool_call>{"name": "rm", "arguments": {}}</tool_call>', None, ()),
         ('<tool_call>{"name": ["find"]}</tool_call>', None, ()),
         ('{"name": "find", "arguments": [1]}', None, ()),
+        ('{"name": "find", "arguments": {"forbidden": 1}}', None, ()),
+        ('{"name": "find", "arguments": "no object"}', None, ()),
         ('{"name": "find"} and so on', None, ()),
         ("{not JSON", None, ()),
         ("plain ", None, ()),
@@ -34,10 +43,10 @@ ADD = Call(name="add", arguments="{}")
     ],
 )
 def test_calls_of_each_family(text: str, content: str | None, calls: tuple[Call, ...]) -> None:
-    parsed = parse_calls(text, NAMES)
+    parsed = parse_calls(text, allows)
     assert parsed.calls == calls
     assert parsed.content == (text if content is None else content)
-    assert parse_calls(text, NAMES, most=1).calls == calls[:1]
+    assert parse_calls(text, allows, most=1).calls == calls[:1]
 
 
 PIECES = ["so ", "<", "<tool_call>", '{"name": "add"}', "</tool_call>", "\n", "{", "</think>", "```json\n", "x"]
@@ -48,7 +57,7 @@ PIECES = ["so ", "<", "<tool_call>", '{"name": "add"}', "</tool_call>", "\n", "{
 @settings(max_examples=500)
 def test_what_is_visible_stays(pieces: list[str]) -> None:
     whole = "".join(pieces)
-    final = parse_calls(whole, NAMES).content
+    final = parse_calls(whole, allows).content
     shown = ""
     for end in range(len(whole) + 1):
         text = visible(whole[:end])
