@@ -193,7 +193,8 @@ async def test_a_server_that_takes_the_likeliest_is_told_to_draw(connect: Connec
     assert {each.text for each in drawn} == {"twelve", "thirteen"}
     told = json.loads(server.asked()[0]["generation_config"])
     assert told == {"do_sample": True, "top_k": 9, "min_p": 0.0, "repetition_penalty": 1.0}
-    (likeliest,) = await finish(engine, Request(prefix=path, sampling=Sampling(temperature=0.0, repetition_penalty=1.1)))
+    greedy = Sampling(temperature=0.0, repetition_penalty=1.1)
+    (likeliest,) = await finish(engine, Request(prefix=path, sampling=greedy))
     assert likeliest.text == "twelve"
     told = json.loads(server.asked()[-1]["generation_config"])
     assert told == {"do_sample": False, "top_k": 0, "min_p": 0.0, "repetition_penalty": 1.1}
