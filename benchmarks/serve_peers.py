@@ -26,7 +26,7 @@ from dataclasses import dataclass, field
 from datetime import date
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import httpx
 from peer_processes import LIMIT, Process, chat, counter, free_port
@@ -182,7 +182,7 @@ def start(args: argparse.Namespace, log: Path) -> Setting:
     optillm.wait_for(f"{urls['optillm']}/health")
     its_hub = Process("its_hub", [str(scripts / "its-iaas"), *at("its_hub")], log, env=keys)
     its_hub.wait_for(f"{urls['its_hub']}/v1/models")
-    told = {"endpoint": f"{urls['vllm']}/v1", "api_key": "none", "model": "served", "alg": "self-consistency"}
+    told: dict[str, Any] = {"endpoint": f"{urls['vllm']}/v1", "api_key": "none", "model": "served", "alg": "self-consistency"}
     told["regex_patterns"] = [r"\\boxed\{([^}]*)\}"]
     httpx.post(f"{urls['its_hub']}/configure", json=told, timeout=LIMIT).raise_for_status()
     worker = [args.peers_python, str(HERE / "workers" / "its_hub_worker.py"), f"{urls['vllm']}/v1"]
@@ -252,17 +252,17 @@ def main() -> None:
         chosen = [examples[(number * args.problems + k) % len(examples)] for k in range(args.problems)]
         return [(problem_messages(one.problem)[-1]["content"], partial(task.grade, one)) for one in chosen]
 
-    for number in range(-1, args.rounds):  # the first is a warm-up, not counted
+    for contender in rows[args.searches[0]][:2]:  # a warm-up of both engines, not counted
+        measure(contender, at, asked(-1)[:1])
+    for number in range(args.rounds):
         for compared in rows.values():
-            turned = [*compared[number % len(compared) :], *compared[: number % len(compared)]]
-            for contender in turned:
-                found = measure(contender, at, asked(number)[: 1 if number < 0 else None])
-                if number >= 0:
-                    contender.found.append(found)
-                print(f"round {number + 1}: {contender.name}: {found}", file=sys.stderr, flush=True)
-                figures = {search: {row.name: row.found for row in each} for search, each in rows.items()}
-                result = {"date": str(date.today()), "options": vars(args), "figures": figures}
-                (args.out / "result.json").write_text(json.dumps(result, indent=1, default=str), encoding="utf-8")
+            turn = number % len(compared)
+            for contender in (*compared[turn:], *compared[:turn]):
+                contender.found.append(measure(contender, at, asked(number)))
+                print(f"round {number + 1}: {contender.name}: {contender.found[-1]}", file=sys.stderr, flush=True)
+        figures = {search: {row.name: row.found for row in compared} for search, compared in rows.items()}
+        result = {"date": str(date.today()), "options": vars(args), "figures": figures}
+        (args.out / "result.json").write_text(json.dumps(result, indent=1, default=str), encoding="utf-8")
     for process in at.processes:
         process.close()
     for search, compared in rows.items():
