@@ -182,9 +182,9 @@ def start(args: argparse.Namespace, log: Path) -> Setting:
     optillm.wait_for(f"{urls['optillm']}/health")
     its_hub = Process("its_hub", [str(scripts / "its-iaas"), *at("its_hub")], log, env=keys)
     its_hub.wait_for(f"{urls['its_hub']}/v1/models")
-    told: dict[str, Any] = {"endpoint": f"{urls['vllm']}/v1", "api_key": "none", "model": "served", "alg": "self-consistency"}
-    told["regex_patterns"] = [r"\\boxed\{([^}]*)\}"]
-    httpx.post(f"{urls['its_hub']}/configure", json=told, timeout=LIMIT).raise_for_status()
+    votes: dict[str, Any] = {"alg": "self-consistency", "regex_patterns": [r"\\boxed\{([^}]*)\}"]}
+    votes |= {"endpoint": f"{urls['vllm']}/v1", "api_key": "none", "model": "served"}
+    httpx.post(f"{urls['its_hub']}/configure", json=votes, timeout=LIMIT).raise_for_status()
     worker = [args.peers_python, str(HERE / "workers" / "its_hub_worker.py"), f"{urls['vllm']}/v1"]
     beam = Process("its_hub-beam", [*worker, "--max-steps", str(args.max_steps)], log, by_lines=True)
     remote = Solver(base_url=f"{urls['vllm']}/v1", tokenizer=args.folder)
