@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import statistics
 import sys
 import time
@@ -241,6 +242,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("peers"), help="folder of the logs and of result.json")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that what was started ends, too
     task = load_task(PROBLEMS)
     examples = task.examples
     at = start(args, args.out)
