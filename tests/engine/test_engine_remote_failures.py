@@ -205,7 +205,10 @@ def test_models_by_name() -> None:
 
 def test_a_list_of_models_that_fails() -> None:
     """As that of ``transformers serve`` does where the hub has left no cache; then it hangs up."""
-    looks = [httpx.Response(500, text="Internal Server Error"), httpx.ReadError("")]
+    looks: list[httpx.Response | httpx.ReadError] = [
+        httpx.Response(500, text="Internal Server Error"),
+        httpx.ReadError(""),
+    ]
     chat = answering(chat_only)
 
     def handle(request: httpx.Request) -> httpx.Response:
