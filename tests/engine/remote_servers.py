@@ -90,7 +90,9 @@ class FakeServer:
     def _play(self, text: str, body: dict[str, Any], most: int) -> tuple[list[str], str, str | None]:
         """The pieces, why they end, and the stop string."""
         said = self.script(text)
-        chosen = said[body.get("seed", 0) % len(said)]
+        told = json.loads(body.get("generation_config", "{}"))
+        draws = told.get("do_sample", False) if self.kind == "transformers" else body.get("temperature") != 0
+        chosen = said[body.get("seed", 0) % len(said) if draws else 0]
         pieces = self._pieces(chosen)
         if len(pieces) >= most:  # the end of the turn is a token, too
             return pieces[:most], "length", None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable, Iterator
 from typing import Any, cast
 
@@ -184,8 +185,23 @@ async def test_sampling_reaches_the_server(connect: Connect) -> None:
     assert server.asked()[0]["samplers"][1] == "temperature"
 
 
+async def test_a_server_that_takes_the_likeliest_is_told_to_draw(connect: Connect) -> None:
+    """``transformers serve`` leaves that to the model's own settings otherwise, and samples would all be the same."""
+    engine, server = connect("transformers", ["twelve", "thirteen"])
+    path = prompt(engine)
+    drawn = await finish(engine, *(Request(prefix=path, key=key, sampling=Sampling(top_k=9)) for key in range(8)))
+    assert {each.text for each in drawn} == {"twelve", "thirteen"}
+    told = json.loads(server.asked()[0]["generation_config"])
+    assert told == {"do_sample": True, "top_k": 9, "min_p": 0.0, "repetition_penalty": 1.0}
+    greedy = Sampling(temperature=0.0, repetition_penalty=1.1)
+    (likeliest,) = await finish(engine, Request(prefix=path, sampling=greedy))
+    assert likeliest.text == "twelve"
+    told = json.loads(server.asked()[-1]["generation_config"])
+    assert told == {"do_sample": False, "top_k": 0, "min_p": 0.0, "repetition_penalty": 1.1}
+
+
 REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
-    "top_k": ("chat", {"sampling": Sampling(top_k=5)}, "top_k=5 is nothing .* vllm, sglang, llama.cpp"),
+    "top_k": ("chat", {"sampling": Sampling(top_k=5)}, "top_k=5 is nothing .* vllm, sglang, llama.cpp, transf"),
     "regex": ("llama.cpp", {"sampling": Sampling(regex="a")}, "by a regex; it takes json_schema"),
     "lark": ("sglang", {"sampling": Sampling(lark="start: /a/")}, "by a lark"),
     "statistics": ("vllm", {"sampling": Sampling(statistics=True)}, "over whole rows"),

@@ -203,6 +203,27 @@ def test_models_by_name() -> None:
         assert engine.name == "b"
 
 
+def test_a_list_of_models_that_fails() -> None:
+    """As that of ``transformers serve`` does where the hub has left no cache; then it hangs up."""
+    looks: list[httpx.Response | httpx.ReadError] = [
+        httpx.Response(500, text="Internal Server Error"),
+        httpx.ReadError(""),
+    ]
+    chat = answering(chat_only)
+
+    def handle(request: httpx.Request) -> httpx.Response:
+        if request.method == "GET" and looks:
+            look = looks.pop(0)
+            if isinstance(look, httpx.Response):
+                return look
+            raise look
+        return chat.handle_request(request)
+
+    with RunningEngine("http://host/v1", model="m", backoff=0.001, transport=httpx.MockTransport(handle)) as engine:
+        assert (engine.name, engine.server.family.name) == ("m", "openai")
+    assert not looks
+
+
 def test_an_answer_that_is_no_json() -> None:
     transport = answering(lambda body: httpx.Response(200, text="<html>welcome</html>"))
     with pytest.raises(ServerError, match="no JSON"):

@@ -32,6 +32,10 @@ class Retry(Exception):
         self.error, self.wait = error, wait
 
 
+class Unreachable(Retry):
+    """Nobody answered at all."""
+
+
 class Connection:
     """Used in one event loop.
 
@@ -72,7 +76,7 @@ class Connection:
         await self._client.aclose()
 
     async def get(self, url: str, *, open_to_all: bool = False) -> Any | None:
-        """The JSON at an address; None where the server has nothing there.
+        """The JSON at an address; None where the server has nothing there, or fails at it.
 
         Args:
             open_to_all: that it is kept from us is as if it were not there.
@@ -80,11 +84,15 @@ class Connection:
         Raises:
             ServerError: it cannot be reached, or refuses the key.
         """
-        try:
-            with self._told():
-                response = await self._client.get(url)
-        except Retry as failed:
-            raise failed.error from None
+
+        async def once() -> Any:
+            try:
+                with self._told():
+                    return await self._client.get(url)
+            except Unreachable as failed:  # these come first, when an address is often wrong
+                raise failed.error from None
+
+        response = await self.again(once)
         if response.status_code in (401, 403) and not open_to_all:
             raise self._refused(response.status_code, response.text)
         if response.status_code != 200:
@@ -165,7 +173,7 @@ class Connection:
         try:
             yield
         except httpx.ConnectTimeout as error:
-            raise Retry(self._error(f"no connection to {host} within {_CONNECT_SECONDS:.0f} s")) from error
+            raise Unreachable(self._error(f"no connection to {host} within {_CONNECT_SECONDS:.0f} s")) from error
         except httpx.TimeoutException:
             raise self._error(
                 f"{host} was silent for {self._timeout:g} s: it hangs, or has more to do than it can; look at its log, "
@@ -173,7 +181,7 @@ class Connection:
             ) from None
         except httpx.ConnectError as error:
             hint = "is the server running, and is that its address?"
-            raise Retry(self._error(f"cannot connect to {self.address.url} ({error}); {hint}")) from None
+            raise Unreachable(self._error(f"cannot connect to {self.address.url} ({error}); {hint}")) from None
         except httpx.TransportError as error:
             raise Retry(self._error(f"the connection to {host} broke ({type(error).__name__}: {error})")) from None
         except ValueError as error:

@@ -36,6 +36,7 @@ class Family:
     scoring: how it tells log-probabilities of a given text, if it does.
     continuing: how its chat API goes on; None has to be found out.
     seed_bits: of the seeds that it takes.
+    gathered: a field that takes those of ``takes`` together, as JSON; None takes each by itself.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Family:
     scoring: Scoring | None = None
     continuing: Continuing | None = None
     seed_bits: int = 63
+    gathered: str | None = None
 
 
 _OPENAI = {"presence_penalty": "presence_penalty", "frequency_penalty": "frequency_penalty"}
@@ -98,7 +100,12 @@ FAMILIES: dict[str, Family] = {
         continuing="prefill",
         seed_bits=31,
     ),
-    "transformers": Family(name="transformers", continuing="none"),
+    "transformers": Family(
+        name="transformers",
+        takes={"top_k": "top_k", "min_p": "min_p", "repetition_penalty": "repetition_penalty"},
+        continuing="none",
+        gathered="generation_config",
+    ),
     "openai": Family(name="openai", takes=_OPENAI, grammars=("json_schema",), scoring="echo"),
 }
 """By name; "openai" is every server of which nothing more is known."""
@@ -139,11 +146,13 @@ def extra_fields(
             )
     if family.name == "llama.cpp":  # our order of steps, and penalties over the whole path
         body |= {"samplers": ["penalties", "temperature", "top_k", "top_p", "min_p"], "repeat_last_n": -1}
+    if family.gathered is not None:  # it takes the likeliest token unless it is told to draw
+        body = {family.gathered: json.dumps({"do_sample": sampling.temperature > 0, **body})}
     return body | _grammar(family, sampling)
 
 
 def _sent(family: Family, name: str, value: Any) -> Any:
-    if name == "top_k" and not value and family.name != "llama.cpp":
+    if name == "top_k" and not value and family.name in ("vllm", "sglang"):
         return -1
     return list(value) if isinstance(value, tuple) else value
 
