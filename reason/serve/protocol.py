@@ -63,6 +63,7 @@ class Ask:
         one_call: at most one of them at a time.
         search: None where the body says nothing of searching.
         stream: whether the reply comes in pieces; ``stream_usage`` has its cost at the end.
+        text_format: what was said of the reply's format, for /v1/responses to repeat.
         top_logprobs: see OpenAI's; ``sampling.logprobs`` is the same.
     """
 
@@ -80,6 +81,7 @@ class Ask:
     search: SearchAsk | None = None
     stream: bool = False
     stream_usage: bool = False
+    text_format: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def tool_names(self) -> tuple[str, ...]:
