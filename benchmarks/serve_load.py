@@ -36,6 +36,7 @@ TOPICS = ("a lighthouse", "sorting cards", "the tides", "a chess game", "baking 
 FREED_SECONDS = 1.0
 WARM_SHARE = 1 / 3
 """Of the time: memory is compared from then on."""
+PROMPT_TOKENS = 1024
 ENDS = ("data: [DONE]", 'data: {"type":"response.completed"', 'data: {"type":"response.incomplete"')
 FAILURES = ('data: {"error"', 'data: {"type":"error"')
 
@@ -296,6 +297,15 @@ async def victim(server: Server, asked: dict[str, Any], *, count: int) -> AsyncI
 # -- the phases --------------------------------------------------------------------------------------------------------
 
 
+def fill_pool(server: Server, model: str, kv_tokens: int) -> None:
+    """Has every slot of the KV pool written once: memory that the pool was always meant to take is no growth."""
+    draw = random.Random(0)
+    for _ in range(0, kv_tokens, PROMPT_TOKENS):
+        prompt = [draw.randrange(250) for _ in range(PROMPT_TOKENS)]
+        asked = {"model": model, "prompt": prompt, "max_tokens": 1}
+        httpx.post(f"{server.url}{COMPLETIONS}", json=asked, timeout=600).raise_for_status()
+
+
 @dataclass(frozen=True)
 class Sample:
     """A look at the server while it works."""
@@ -362,6 +372,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     arguments += ["--kv-tokens", str(args.kv_tokens), "--threads", str(args.threads)]
     with started(arguments) as server:
         name = httpx.get(f"{server.url}/v1/models", timeout=30).json()["data"][0]["id"]
+        fill_pool(server, name, args.kv_tokens)
         descriptors = server.descriptors()
         load = Load(server, name, args.max_tokens, time.monotonic() + args.seconds)
         samples = asyncio.run(under_load(load, args.clients, args.seconds / 180))
