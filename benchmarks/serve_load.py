@@ -94,13 +94,18 @@ class Server:
         pages = int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1])
         return pages * os.sysconf("SC_PAGESIZE") / 2**20
 
-    def descriptors(self) -> int:
-        return len(os.listdir(f"/proc/{self.process.pid}/fd"))
+    def descriptors(self) -> set[str]:
+        """What is open: files, and sockets and pipes by number."""
+        found = set()
+        for each in Path(f"/proc/{self.process.pid}/fd").iterdir():
+            with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+                found.add(os.readlink(each))
+        return found
 
-    def descriptors_beyond(self, count: int, limit: float) -> int:
-        """How many more than so many there are once connections are closed, or after so many seconds."""
+    def descriptors_beyond(self, before: set[str], limit: float) -> set[str]:
+        """What is open that was not, once connections are closed, or after so many seconds."""
         ends = time.perf_counter() + limit
-        while (left := self.descriptors() - count) > 0 and time.perf_counter() < ends:
+        while (left := self.descriptors() - before) and time.perf_counter() < ends:
             time.sleep(0.05)
         return left
 
@@ -322,7 +327,7 @@ async def under_load(load: Load, clients: int, every: float) -> list[Sample]:
 
     async def look() -> None:
         while True:
-            samples.append(Sample(time.monotonic() - began, load.server.resident_mb(), load.server.descriptors()))
+            samples.append(Sample(time.monotonic() - began, load.server.resident_mb(), len(load.server.descriptors())))
             await asyncio.sleep(every)
 
     looking = asyncio.ensure_future(look())
@@ -356,7 +361,7 @@ async def kills(load: Load, count: int, streams: int) -> list[float]:
     return found
 
 
-def flat(samples: list[Sample]) -> tuple[float, float]:
+def levels(samples: list[Sample]) -> tuple[float, float]:
     """Resident memory at the end of the warm-up and at the end, each the median of a sixth of the time."""
     whole = samples[-1].seconds
     spans = ((WARM_SHARE, WARM_SHARE + 1 / 6), (5 / 6, 1.0))
@@ -385,7 +390,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         status = server.process.wait(60)
         assert server.process.stdout is not None
         ending = server.process.stdout.read()
-    first, last = flat(samples)
+    first, last = levels(samples)
     report = {
         "statuses": dict(sorted(tally.statuses.items())),
         "ended": dict(tally.ended),
@@ -397,7 +402,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         "resident MB, warm": round(first, 1),
         "resident MB, end": round(last, 1),
         "descriptors, most": max(each.descriptors for each in samples),
-        "descriptors left": left,
+        "descriptors left": sorted(left),
         "left in the engine": json.loads(ending.splitlines()[-1]) if ending.strip() else None,
         "exit status": status,
         "curve": [[round(each.seconds, 1), round(each.resident_mb, 1), each.descriptors] for each in samples],
@@ -407,7 +412,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         "something was done": sum(tally.ended.values()) >= args.clients // 4,
         "no KV and no ledger row left": report["left in the engine"] == {"kv_tokens": 0, "ledger_rows": 0},
         "no place left": counters["reason_running"] == counters["reason_queued"] == 0,
-        "no file descriptor left": left <= 0,
+        "no file descriptor left": not left,
         "memory is flat": last - first <= args.growth_mb,
         f"freed within {FREED_SECONDS:g} s": len(freed) == args.kills and max(freed, default=0.0) <= FREED_SECONDS,
         "SIGTERM ends it in order": status == 0,
