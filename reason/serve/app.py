@@ -242,11 +242,11 @@ class _Handlers:
             yield data
         if isinstance(work, Searched):
             async with contextlib.aclosing(self._followed(work, place)) as steps:
-                async for step in steps:
-                    if isinstance(step, str):
-                        told = reply.thought(f"{step}\n")
+                async for news in steps:
+                    if isinstance(news, str):
+                        told = reply.thought(f"{news}\n")
                     else:
-                        told = reply.closing(step, step.choices[0].text)
+                        told = reply.closing(news, news.choices[0].text)
                     for data in told:
                         yield data
             return
