@@ -9,8 +9,11 @@ import typer
 
 __all__ = [
     "Aggregation",
+    "Allow",
+    "AllowOrigin",
     "AnswerField",
     "ApiKeyEnv",
+    "ApiKeyFile",
     "AsJson",
     "BaseUrl",
     "Data",
@@ -18,8 +21,14 @@ __all__ = [
     "Draft",
     "Dtype",
     "FewShot",
+    "Grace",
+    "Host",
     "KvTokens",
     "Limit",
+    "MaxQueued",
+    "MaxRequestSeconds",
+    "MaxRequestTokens",
+    "MaxRunning",
     "MaxThinkingTokens",
     "Model",
     "Offset",
@@ -194,6 +203,36 @@ UnsafeExec: TypeAlias = Annotated[
         callback=_permit,
         help="Where model-written programs cannot be isolated, run them all the same.",
     ),
+]
+
+# -- a server of ours --------------------------------------------------------------------------------------------------
+
+Host: TypeAlias = Annotated[str, typer.Option(help="Address to listen on; others than this machine's need a key.")]
+ApiKeyFile: TypeAlias = Annotated[
+    Path | None, typer.Option(help="A key in each line; a request must have one of them.", show_default=False)
+]
+AllowOrigin: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(help="Pages of this origin may ask, https://example.org; can be repeated.", show_default="none"),
+]
+Allow: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="TEXT",
+        help="Clients may give this to a strategy's field, e.g. prm:MODEL for verifier; can be repeated.",
+        show_default="names that load nothing",
+    ),
+]
+MaxRunning: TypeAlias = Annotated[int, typer.Option(help="Requests that are worked on at once.")]
+MaxQueued: TypeAlias = Annotated[int, typer.Option(help="Requests that may wait; the others are sent away.")]
+MaxRequestTokens: TypeAlias = Annotated[
+    int, typer.Option("--max-policy-tokens", help="At most so many generated tokens a request.")
+]
+MaxRequestSeconds: TypeAlias = Annotated[
+    float, typer.Option("--max-seconds", help="At most so many seconds a request.")
+]
+Grace: TypeAlias = Annotated[
+    float, typer.Option(min=0.1, help="Seconds that requests under way have when the server ends.")
 ]
 
 # -- what comes of it --------------------------------------------------------------------------------------------------

@@ -45,6 +45,10 @@ class Ledger:
         """A copy of the row of ``owner`` so far."""
         return replace(self._rows.get(owner) or Usage())
 
+    def owners(self) -> list[str]:
+        """Who has a row."""
+        return list(self._rows)
+
     def forget(self, owner: str) -> None:
         """Drops a row that nobody will ask for again."""
         self._rows.pop(owner, None)

@@ -226,6 +226,10 @@ class LocalEngine:
         """Tokens whose KV something in flight holds."""
         return self._loop.runner.forest.locked_tokens  # a number: a read between two changes does no harm
 
+    def ledger_owners(self) -> list[str]:
+        """Those whose rows nobody has told it to forget."""
+        return self._thread.ask(self._loop.ledger.owners)
+
     def stats(self) -> LoopStats:
         """Where the loop's time went so far."""
         return self._thread.ask(lambda: replace(self._loop.stats))

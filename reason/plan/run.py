@@ -61,8 +61,11 @@ class PlannedRun:
         """The small model's solution if it passes the gate, else the full run's. Either has the ledger of both."""
         screened = Usage()
         if self._plan.screen is not None:
-            needs_more = await self._needs_more(self._plan.screen)
-            screened = self._screening()
+            try:
+                needs_more = await self._needs_more(self._plan.screen)
+                screened = self._full.engine.usage(self._screen_owner)
+            finally:
+                self._full.engine.forget(self._screen_owner)
             if needs_more:
                 self._active = self._full
                 return self._with(await self._full.solve(), screened)
@@ -104,8 +107,3 @@ class PlannedRun:
     @property
     def _screen_owner(self) -> str:
         return f"{self._full.owner}#screen"
-
-    def _screening(self) -> Usage:
-        usage = self._full.engine.usage(self._screen_owner)
-        self._full.engine.forget(self._screen_owner)
-        return usage

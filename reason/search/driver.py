@@ -164,6 +164,7 @@ class Run:
             return self._solution()
         finally:
             self._effects.close()
+            self._effects.forget()
 
     # -- the loop ----------------------------------------------------------------------------------------------------
 
@@ -405,7 +406,6 @@ class Run:
         with self._effects.thinking():
             answer = self.strategy.answer(self.tree)
         usage = self._effects.usage()
-        self._effects.forget()
         finished = self.tree.finished()
         solution = Solution(
             answer=answer.answer,

@@ -85,6 +85,11 @@ class Place:
             await asyncio.shield(self._turn)  # who cancels the waiting leaves the place, too
         self._began = time.monotonic()
 
+    @property
+    def seconds(self) -> float:
+        """Since its turn came."""
+        return time.monotonic() - self._began
+
     def on_interrupt(self, interrupt: Callable[[], None]) -> None:
         """What ends the work here with what there is."""
         self._interrupt = interrupt
@@ -97,4 +102,4 @@ class Place:
         self._left = True
         if self._interrupt is not None:
             self._admission._interrupts.discard(self._interrupt)
-        self._admission._leave(self._turn, time.monotonic() - self._began)
+        self._admission._leave(self._turn, self.seconds)

@@ -35,7 +35,7 @@ from reason.serve.streaming import ClientGone, EventStream, unless_gone
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-__all__ = ["make_app"]
+__all__ = ["Guard", "make_app"]
 
 _ROUTES = ("/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/models", "/health", "/metrics")
 _OPEN = ("/health",)
@@ -178,11 +178,17 @@ class _Handlers:
             async for step in written:
                 if step.completion is not None:
                     choices[step.index] = self._service.choice(work, step.completion)
-        return self._service.sampled(work, choices)
+        return self._service.sampled(work, choices, place.seconds)
 
     def _stream(self, events: AsyncGenerator[bytes, None], place: Place, **options: Any) -> EventStream:
-        beat = self._service.limits.heartbeat_seconds
-        return EventStream(events, heartbeat_seconds=beat, on_close=place.leave, **options)
+        limits = self._service.limits
+        return EventStream(
+            events,
+            heartbeat_seconds=limits.heartbeat_seconds,
+            stall_seconds=limits.stall_seconds,
+            on_close=place.leave,
+            **options,
+        )
 
     # -- streams ----------------------------------------------------------------------------------------------------
 
@@ -206,7 +212,7 @@ class _Handlers:
                 if len(choices) < count:
                     for data in reply.closing(i, choices[i], choices[i].text[len(sent[i]) :]):
                         yield data
-        outcome = self._service.sampled(work, choices)
+        outcome = self._service.sampled(work, choices, place.seconds)
         i = list(choices)[-1]
         for data in reply.closing(i, choices[i], choices[i].text[len(sent[i]) :], outcome):
             yield data
@@ -235,9 +241,14 @@ class _Handlers:
         for data in reply.opening():
             yield data
         if isinstance(work, Searched):
-            outcome = await self._service.solve(work, place)
-            for data in reply.closing(outcome, outcome.choices[0].text):
-                yield data
+            async with contextlib.aclosing(self._followed(work, place)) as steps:
+                async for news in steps:
+                    if isinstance(news, str):
+                        told = reply.thought(f"{news}\n")
+                    else:
+                        told = reply.closing(news, news.choices[0].text)
+                    for data in told:
+                        yield data
             return
         sent = ""
         choices: dict[int, Choice] = {}
@@ -251,7 +262,7 @@ class _Handlers:
                     for data in reply.piece(text[len(sent) :]):
                         yield data
                     sent = text
-        outcome = self._service.sampled(work, choices)
+        outcome = self._service.sampled(work, choices, place.seconds)
         for data in reply.closing(outcome, outcome.choices[0].text[len(sent) :]):
             yield data
 
@@ -286,16 +297,26 @@ class _Handlers:
             raise bad_request("Content-Length is not a number")
         if len(length) > 18 or int(length) > limit:
             raise too_large
-        body = bytearray()
-        while True:
-            message = await request.receive()
-            if message["type"] == "http.disconnect":
-                raise ClientGone
-            body += message.get("body", b"")
-            if len(body) > limit:
-                raise too_large
-            if not message.get("more_body", False):
-                return Fields(read_object(bytes(body)))
+        try:
+            body = await asyncio.wait_for(_received(request, limit, too_large), self._service.limits.stall_seconds)
+        except asyncio.TimeoutError:
+            message = f"the body was not sent within {self._service.limits.stall_seconds:g} seconds"
+            raise ApiError(408, message, code="timeout") from None
+        return Fields(read_object(body))
+
+
+async def _received(request: Request, limit: int, too_large: ApiError) -> bytes:
+    """A body of at most so many bytes."""
+    body = bytearray()
+    while True:
+        message = await request.receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGone
+        body += message.get("body", b"")
+        if len(body) > limit:
+            raise too_large
+        if not message.get("more_body", False):
+            return bytes(body)
 
 
 def _error(error: ApiError) -> Response:

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import itertools
 from collections.abc import Iterator
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from mcp.server.mcpserver import Context, MCPServer
 from mcp.server.mcpserver.exceptions import ToolError
@@ -21,9 +21,11 @@ from reason import __version__
 from reason.errors import ReasonError
 from reason.report.process import score_text
 from reason.serve.admission import Place
+from reason.serve.app import Guard
 from reason.serve.failures import ApiError, as_api_error
 from reason.serve.protocol import Ask, SearchAsk
 from reason.serve.replies import told_solution
+from reason.serve.security import Security
 from reason.serve.service import PREFIX, Searched, Service
 from reason.tasks.answers import extract_answer
 from reason.tasks.equivalence import equivalent
@@ -31,7 +33,10 @@ from reason.tasks.prompts import math_messages
 from reason.types import Budget, Message, Problem
 from reason.verifiers import make_verifier
 
-__all__ = ["Comparison", "Found", "Verdict", "make_mcp_server"]
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp
+
+__all__ = ["Comparison", "Found", "Verdict", "make_mcp_app", "make_mcp_server"]
 
 _PLAIN = ToolAnnotations(read_only_hint=True, open_world_hint=False)
 
@@ -66,7 +71,7 @@ class Comparison(BaseModel):
 
 
 def make_mcp_server(service: Service) -> MCPServer[Any]:
-    """The server; ``run("stdio")`` or ``run("streamable-http")`` serves it."""
+    """The server; ``run("stdio")`` serves it."""
     server: MCPServer[Any] = MCPServer(
         "reason",
         version=__version__,
@@ -129,6 +134,15 @@ def make_mcp_server(service: Service) -> MCPServer[Any]:
             return Comparison(equivalent=await asyncio.to_thread(equivalent, a, b))
 
     return server
+
+
+def make_mcp_app(service: Service, security: Security) -> ASGIApp:
+    """The server as an ASGI application that is told of its beginning and end, at /mcp."""
+    from mcp.server.transport_security import TransportSecuritySettings
+
+    unguarded = TransportSecuritySettings(enable_dns_rebinding_protection=False)  # names are the guard's matter
+    app = make_mcp_server(service).streamable_http_app(transport_security=unguarded)
+    return Guard(app, service, security)
 
 
 async def _solve(service: Service, work: Searched, place: Place, context: Context[Any, Any]) -> Found:

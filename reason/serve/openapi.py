@@ -12,6 +12,7 @@ _ERRORS = {
     400: "something in the request is wrong or cannot be done",
     401: "a key is needed",
     404: "no such model",
+    408: "the body did not come",
     413: "the body is too large",
     415: "the body is not JSON",
     429: "too many requests wait",

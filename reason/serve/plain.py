@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 
+from reason.serve.failures import ApiError
 from reason.types import Completion, Engine, Request
 
 __all__ = ["Written", "certain", "write"]
@@ -29,11 +31,17 @@ class Written:
     completion: Completion | None = None
 
 
-async def write(engine: Engine, requests: Sequence[Request], *, live: bool) -> AsyncGenerator[Written, None]:
+async def write(
+    engine: Engine, requests: Sequence[Request], *, live: bool, seconds: float
+) -> AsyncGenerator[Written, None]:
     """Runs requests of one owner, whose keys are different. Closing the iterator cancels what is unfinished.
 
     Args:
         live: tell of texts that grow, not only of those that are finished.
+        seconds: all of them may take.
+
+    Raises:
+        ApiError: they took longer.
     """
     arrived: asyncio.Queue[Completion] = asyncio.Queue()
 
@@ -44,10 +52,15 @@ async def write(engine: Engine, requests: Sequence[Request], *, live: bool) -> A
 
     work = asyncio.ensure_future(collect())
     sent = dict.fromkeys(range(len(requests)), "")  # by index of what is unfinished
+    deadline = time.monotonic() + seconds
     try:
         while sent:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                message = f"the samples were not finished after {seconds:g} seconds"
+                raise ApiError(504, message, kind="server_error", code="timeout")
             if arrived.empty():
-                await _next(arrived, work, LOOK_SECONDS if live else None)
+                await _next(arrived, work, min(LOOK_SECONDS, left) if live else left)
             while not arrived.empty():
                 completion = arrived.get_nowait()
                 del sent[completion.index]
@@ -65,17 +78,17 @@ async def write(engine: Engine, requests: Sequence[Request], *, live: bool) -> A
         await asyncio.gather(work, return_exceptions=True)
 
 
-async def _next(arrived: asyncio.Queue[Completion], work: asyncio.Task[None], seconds: float | None) -> None:
+async def _next(arrived: asyncio.Queue[Completion], work: asyncio.Task[None], seconds: float) -> None:
     """Waits until something has arrived or the time is up; raises what the work raised."""
     getting = asyncio.ensure_future(arrived.get())
-    await asyncio.wait({getting, work}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-    if getting.done():
-        arrived.put_nowait(getting.result())  # one waits here at a time, so it stays the only one or the first
-        return
-    getting.cancel()
-    await asyncio.gather(getting, return_exceptions=True)
-    if work.done():
-        work.result()
+    try:  # not wait_for, which before Python 3.12 may take a cancellation for the result that comes with it
+        await asyncio.wait({getting, work}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        if getting.done():
+            arrived.put_nowait(getting.result())  # one waits here at a time, so it stays the only one or the first
+        elif work.done():
+            work.result()
+    finally:
+        getting.cancel()
 
 
 def certain(text: str, stop: Sequence[str]) -> str:

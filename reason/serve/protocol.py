@@ -60,6 +60,7 @@ class Ask:
         offer: functions that may be called.
         search: None where the body says nothing of searching.
         stream: whether the reply comes in pieces; ``stream_usage`` has its cost at the end.
+        text_format: what was said of the reply's format, for /v1/responses to repeat.
         top_logprobs: see OpenAI's; ``sampling.logprobs`` is the same.
     """
 
@@ -76,6 +77,7 @@ class Ask:
     search: SearchAsk | None = None
     stream: bool = False
     stream_usage: bool = False
+    text_format: Mapping[str, Any] = field(default_factory=dict)
 
 
 def read_chat(body: Fields) -> Ask:

@@ -50,9 +50,10 @@ def read_response(body: Fields) -> Ask:
         given["max_tokens"] = max_tokens
     offer = read_tools(body, flat=True)
     text = body.object("text")
-    schema = None
+    schema, form = None, None
     if text is not None:
-        schema = read_format(text.object("format"), flat=True)
+        form = text.raw("format")
+        schema = read_format(None if form is None else Fields(form, "text.format."), flat=True)
         text.only("verbosity", "medium", why="cannot be set here; say so in a message")
         text.end()
     if schema is not None:
@@ -89,6 +90,7 @@ def read_response(body: Fields) -> Ask:
         offer=offer,
         search=read_search(body.object("reason")),
         stream=body.flag("stream") or False,
+        text_format=form or {"type": "text"},
     )
     body.end()
     return ask
@@ -160,9 +162,11 @@ class ResponseReply:
     ask: Ask
     id: str = field(default_factory=lambda: f"resp_{secrets.token_hex(16)}")
     message_id: str = field(default_factory=lambda: f"msg_{secrets.token_hex(16)}")
+    thought_id: str = field(default_factory=lambda: f"rs_{secrets.token_hex(16)}")
     created: int = field(default_factory=lambda: int(time.time()))
     _number: int = field(default=0, init=False)
     _begun: bool = field(default=False, init=False)
+    _thought: str = field(default="", init=False)
 
     def whole(self, outcome: Outcome) -> dict[str, Any]:
         """The reply in one piece."""
@@ -187,6 +191,30 @@ class ResponseReply:
             self._event("response.in_progress", response=self._response("in_progress", [])),
         ]
 
+    def thought(self, text: str) -> list[bytes]:
+        """More about how a search goes on: the summary of a reasoning item, which comes before the message."""
+        place = {"item_id": self.thought_id, "output_index": 0, "summary_index": 0}
+        events = []
+        if not self._thought:
+            item = {"type": "reasoning", "id": self.thought_id, "summary": []}
+            part = {"type": "summary_text", "text": ""}
+            events.append(self._event("response.output_item.added", output_index=0, item=item))
+            events.append(self._event("response.reasoning_summary_part.added", **place, part=part))
+        self._thought += text
+        return [*events, self._event("response.reasoning_summary_text.delta", **place, delta=text)]
+
+    def _end_thought(self) -> list[bytes]:
+        """Closes the reasoning item if there is one."""
+        if not self._thought:
+            return []
+        place = {"item_id": self.thought_id, "output_index": 0, "summary_index": 0}
+        (item,) = self._thoughts()
+        return [
+            self._event("response.reasoning_summary_text.done", **place, text=self._thought),
+            self._event("response.reasoning_summary_part.done", **place, part=item["summary"][0]),
+            self._event("response.output_item.done", output_index=0, item=item),
+        ]
+
     def piece(self, text: str) -> list[bytes]:
         """More text."""
         delta = self._event("response.output_text.delta", **self._place(), delta=text, logprobs=[])
@@ -195,9 +223,11 @@ class ResponseReply:
     def closing(self, outcome: Outcome, rest: str) -> list[bytes]:
         """What a stream ends with: the text that was not sent yet, calls, and the whole reply."""
         (choice,) = outcome.choices
-        events = self.piece(rest) if rest else []
+        events = self._end_thought() + (self.piece(rest) if rest else [])
         items = self._items(choice)
         for index, item in enumerate(items):
+            if item["type"] == "reasoning":
+                continue
             if item["type"] == "message":
                 events += self._begin()
                 part = item["content"][0]
@@ -223,7 +253,7 @@ class ResponseReply:
         item = self._message("", "in_progress")
         part = item["content"][0]
         return [
-            self._event("response.output_item.added", output_index=0, item={**item, "content": []}),
+            self._event("response.output_item.added", output_index=self._index, item={**item, "content": []}),
             self._event("response.content_part.added", **self._place(), part=part),
         ]
 
@@ -250,14 +280,23 @@ class ResponseReply:
             }
             for call in choice.calls
         ]
-        return [*message, *calls]
+        return [*self._thoughts(), *message, *calls]
+
+    def _thoughts(self) -> list[dict[str, Any]]:
+        part = {"type": "summary_text", "text": self._thought}
+        return [{"type": "reasoning", "id": self.thought_id, "summary": [part]}] if self._thought else []
+
+    @property
+    def _index(self) -> int:
+        """The message's place in the output."""
+        return 1 if self._thought else 0
 
     def _message(self, text: str, status: str) -> dict[str, Any]:
         part = {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
         return {"type": "message", "id": self.message_id, "role": "assistant", "status": status, "content": [part]}
 
     def _place(self) -> dict[str, Any]:
-        return {"item_id": self.message_id, "output_index": 0, "content_index": 0}
+        return {"item_id": self.message_id, "output_index": self._index, "content_index": 0}
 
     def _response(self, status: str, output: list[dict[str, Any]]) -> dict[str, Any]:
         ask = self.ask
@@ -276,7 +315,7 @@ class ResponseReply:
             "parallel_tool_calls": not ask.offer.one_call,
             "previous_response_id": None,
             "temperature": ask.sampling.temperature,
-            "text": {"format": {"type": "text"}},
+            "text": {"format": dict(ask.text_format)},
             "tool_choice": ask.offer.choice,
             "tools": ask.offer.flat(),
             "top_p": ask.sampling.top_p,

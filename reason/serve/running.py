@@ -1,13 +1,16 @@
 """The server as a process: it listens, and ends in order.
 
 At SIGTERM or Ctrl-C no request is taken any more. Those under way have a deadline: most of it they may go on for, then
-searches are told to end with their best answer so far, and what is still there at its end is cancelled.
+searches are told to end with their best answer so far, and what is still there at its end is cancelled. The process
+then ends with status 0.
 """
 
 from __future__ import annotations
 
 import asyncio
+import signal
 import socket
+from types import FrameType
 from typing import TYPE_CHECKING
 
 import uvicorn
@@ -18,10 +21,13 @@ from reason.serve.service import Service
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
-__all__ = ["Server", "bind"]
+__all__ = ["Server", "bind", "url_of"]
 
 _SHARE = 0.7
 """Of the deadline, after which searches are told to end."""
+
+_UNTAKEN_MILLISECONDS = 60_000
+"""After which the system gives up a connection whose other end takes nothing, or is no more there."""
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -34,23 +40,33 @@ def bind(host: str, port: int) -> socket.socket:
         raise UsageError(f"cannot serve on {host} port {port}: ports are numbers from 0 to 65535")
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0][0]
-        return socket.create_server((host, port), family=family, backlog=256)
+        listening = socket.create_server((host, port), family=family, backlog=256)
     except OSError as error:
         why = getattr(error, "strerror", None) or error
         raise UsageError(f"cannot serve on {host} port {port}: {why}; choose others with --host and --port") from None
+    if hasattr(socket, "TCP_USER_TIMEOUT"):  # connections inherit it
+        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _UNTAKEN_MILLISECONDS)
+    return listening
+
+
+def url_of(listening: socket.socket) -> str:
+    """Where clients find what listens there."""
+    host, port = listening.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 class Server(uvicorn.Server):
     """Args:
     grace_seconds: the deadline of what is under way when the server is to end.
+    lifespan: whether the app is told of its beginning and end.
     """
 
-    def __init__(self, app: ASGIApp, service: Service, *, grace_seconds: float) -> None:
+    def __init__(self, app: ASGIApp, service: Service, *, grace_seconds: float, lifespan: bool = False) -> None:
         config = uvicorn.Config(
             app,
             http="h11",
             ws="none",
-            lifespan="off",
+            lifespan="on" if lifespan else "off",
             log_level="warning",
             access_log=False,
             server_header=False,
@@ -60,6 +76,15 @@ class Server(uvicorn.Server):
         super().__init__(config)
         self._service = service
         self._grace_seconds = grace_seconds
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Ends it in order, a second Ctrl-C at once.
+
+        uvicorn would also raise the signal again when all is over, and the process would end as if it had been killed.
+        """
+        if self.should_exit and sig == signal.SIGINT:
+            self.force_exit = True
+        self.should_exit = True
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._service.admission.closing = True

@@ -17,7 +17,7 @@ from urllib.parse import SplitResult, urlsplit
 from reason.errors import UsageError
 from reason.serve.failures import ApiError
 
-__all__ = ["LOCAL_NAMES", "Security", "check_exposure", "is_local", "read_keys"]
+__all__ = ["LOCAL_NAMES", "Security", "check_exposure", "is_local", "read_keys", "secure"]
 
 LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
 
@@ -58,6 +58,18 @@ class Security:
             message = "a key is needed: Authorization: Bearer KEY" if not given else "the key is not known here"
             headers = {"WWW-Authenticate": "Bearer"}
             raise ApiError(401, message, kind="authentication_error", code="invalid_api_key", headers=headers)
+
+
+def secure(host: str, key_file: Path | None, origins: Sequence[str]) -> Security:
+    """What a server on an address asks of its clients.
+
+    Raises:
+        UsageError: there is no key and other machines could ask, or the keys cannot be read.
+    """
+    keys = () if key_file is None else read_keys(key_file)
+    check_exposure(host, keys)
+    names = (*LOCAL_NAMES, host.lower()) if is_local(host) else ()
+    return Security(keys=keys, names=tuple(dict.fromkeys(names)), origins=tuple(origins))
 
 
 def check_exposure(host: str, keys: Sequence[bytes]) -> None:

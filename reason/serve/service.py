@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import itertools
 import re
@@ -12,13 +11,15 @@ from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from reason.errors import UnknownName, UsageError
+from reason.errors import UnknownName
 from reason.search.strategies import STRATEGIES, breadth_of, for_budget, known_fields, make_strategy
 from reason.serve.admission import Admission, Place
 from reason.serve.chat_tools import Parsed, parse_calls
 from reason.serve.failures import ApiError, bad_request
+from reason.serve.limits import Limits
 from reason.serve.metrics import Metrics
 from reason.serve.plain import Written, write
+from reason.serve.progress import Lines
 from reason.serve.protocol import Ask, SearchAsk
 from reason.serve.replies import Choice, Outcome, token_logprobs
 from reason.tasks.prompts import BOXED_INSTRUCTION, problem_messages
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from reason.api import Solver
     from reason.search.driver import AnyRun, Run
 
-__all__ = ["PREFIX", "Limits", "Sampled", "Searched", "Service", "progress_line"]
+__all__ = ["PREFIX", "Sampled", "Searched", "Service"]
 
 PREFIX = "reason"
 """``reason/NAME`` as a model is the strategy of that name; ``reason`` alone is the server's own."""
@@ -39,55 +40,6 @@ MOST = 1_000_000
 _PLAIN_TEXT = re.compile(r"[A-Za-z0-9_-]{0,64}")
 
 _owners = itertools.count()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """Args:
-    max_running: requests that are worked on at once.
-    max_queued: requests that wait for their turn.
-    max_body_bytes: of a request.
-    max_policy_tokens, max_kv_tokens, max_calls: what a request's budget may be at most, and is unless it says less.
-    max_seconds: the same; a search ends then with its best answer, a sample of the plain model with an error.
-    heartbeat_seconds: a stream is never silent for longer.
-    progress_seconds: between two lines about a search.
-    """
-
-    max_running: int = 8
-    max_queued: int = 32
-    max_body_bytes: int = 2 << 20
-    max_policy_tokens: int = 65536
-    max_kv_tokens: int | None = None
-    max_calls: int | None = None
-    max_seconds: float = 600.0
-    heartbeat_seconds: float = 10.0
-    progress_seconds: float = 1.0
-
-    def __post_init__(self) -> None:
-        for name in self.__dataclass_fields__:
-            value = getattr(self, name)
-            if value is not None and not value > (-1 if name == "max_queued" else 0):
-                raise UsageError(f"{name} must be more than 0, got {value}")
-
-    def budget(self, asked: Budget) -> Budget:
-        """What a search may spend.
-
-        Raises:
-            ApiError: it asks for more.
-        """
-        limits = Budget(
-            policy_tokens=self.max_policy_tokens,
-            seconds=self.max_seconds,
-            kv_tokens=self.max_kv_tokens,
-            calls=self.max_calls,
-        )
-        found: dict[str, Any] = {}
-        for name in ("policy_tokens", "seconds", "kv_tokens", "calls"):
-            value, limit = getattr(asked, name), getattr(limits, name)
-            if value is not None and limit is not None and value > limit:
-                raise bad_request(f"reason.budget.{name} may be at most {limit} here, got {value}", name)
-            found[name] = limit if value is None else value
-        return Budget(**found)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -301,14 +253,10 @@ class Service:
             on_line: told about the search as it goes on.
         """
         await place.turn()
-        line = None if on_line is None else _Lines(on_line, self.limits.progress_seconds)
+        line = None if on_line is None else Lines(on_line, self.limits.progress_seconds)
         run = self.start(search, line)
         place.on_interrupt(run.interrupt)
-        try:
-            solution = await run.solve()
-        except BaseException:  # cancelled, or failed: nobody will read its row
-            self.engine.forget(run.owner)
-            raise
+        solution = await run.solve()
         self.metrics.count_search(solution.strategy, solution.stopped_by)
         return self._searched(solution)
 
@@ -319,26 +267,16 @@ class Service:
             ApiError: it took too long.
         """
         await place.turn()
-        ends = time.monotonic() + self.limits.max_seconds
+        work = write(self.engine, sampled.requests, live=live, seconds=self.limits.max_seconds)
         try:
-            async with contextlib.aclosing(write(self.engine, sampled.requests, live=live)) as written:
-                while (step := await self._next(written, ends)) is not None:
+            async with contextlib.aclosing(work) as written:
+                async for step in written:
                     if step.completion is not None and step.completion.finish_reason in ("error", "cancelled"):
                         raise step.completion.error or ApiError(503, "the work was cancelled", kind="server_error")
                     yield step
         except BaseException:  # closed, cancelled or failed: nobody will read its row
             self.engine.forget(sampled.requests[0].owner)
             raise
-
-    async def _next(self, written: AsyncGenerator[Written, None], ends: float) -> Written | None:
-        """The next step, None after the last."""
-        try:
-            return await asyncio.wait_for(anext(written), max(0.0, ends - time.monotonic()))
-        except StopAsyncIteration:
-            return None
-        except asyncio.TimeoutError:
-            message = f"the samples were not finished after {self.limits.max_seconds:g} seconds"
-            raise ApiError(504, message, kind="server_error", code="timeout") from None
 
     def choice(self, sampled: Sampled, completion: Completion) -> Choice:
         """What a client is told of a completion."""
@@ -357,12 +295,12 @@ class Service:
             logprobs=logprobs,
         )
 
-    def sampled(self, sampled: Sampled, choices: Mapping[int, Choice]) -> Outcome:
-        """All the choices, with the ledger, which the engine then forgets."""
+    def sampled(self, sampled: Sampled, choices: Mapping[int, Choice], seconds: float) -> Outcome:
+        """All the choices, which took so long, with the ledger, which the engine then forgets."""
         owner = sampled.requests[0].owner
         usage: Usage = self.engine.usage(owner)
         self.engine.forget(owner)
-        usage.prompt_tokens = sampled.prompt_tokens
+        usage.prompt_tokens, usage.seconds = sampled.prompt_tokens, seconds
         self.metrics.count_tokens(sampled.prompt_tokens, usage)
         ordered = tuple(choices[i] for i in range(len(sampled.requests)))
         return Outcome(choices=ordered, prompt_tokens=sampled.prompt_tokens, usage=usage)
@@ -374,40 +312,6 @@ class Service:
         return Outcome(
             choices=(choice,), prompt_tokens=solution.usage.prompt_tokens, usage=solution.usage, solution=solution
         )
-
-
-class _Lines:
-    """Tells of a run as it changes, not too often."""
-
-    def __init__(self, tell: Callable[[str], None], seconds: float) -> None:
-        self._tell = tell
-        self._seconds = seconds
-        self._last = ""
-        self._next = 0.0
-
-    def __call__(self, run: Run) -> None:
-        if time.monotonic() < self._next:
-            return
-        line = progress_line(run)
-        if line != self._last:
-            self._last, self._next = line, time.monotonic() + self._seconds
-            self._tell(line)
-
-
-def progress_line(run: AnyRun) -> str:
-    """How far a search is, in a line: "12 steps, 3 solutions, 812 tokens; so far 42 (2 of 3)"."""
-    tree = run.tree
-    finished = tree.finished()
-    tokens = sum(node.num_tokens for node in tree.nodes[1:])
-    done = sum(not node.pending for node in tree.nodes[1:])
-    line = f"{done} steps, {len(finished)} solutions, {tokens} tokens"
-    answers = [node for node in finished if node.answer_class is not None]
-    if answers:
-        classes = [node.answer_class for node in answers]
-        leader = max(classes, key=classes.count)
-        answer = next(node.answer for node in answers if node.answer_class == leader) or ""
-        line += f"; so far {' '.join(answer[:60].split())} ({classes.count(leader)} of {len(finished)})"
-    return line
 
 
 def _known(strategy: str) -> str:

@@ -46,6 +46,7 @@ class EventStream:
         events: closed when the stream ends, also where the client goes away or an event fails; a failure is the last
             event.
         heartbeat_seconds: after so much silence a comment is sent, so that nobody on the way hangs up.
+        stall_seconds: a client that takes nothing for so long has gone away.
         on_close: called in the end, whether or not the events ever began.
         failure: how an error is told, as an event.
     """
@@ -55,11 +56,13 @@ class EventStream:
         events: AsyncGenerator[bytes, None],
         *,
         heartbeat_seconds: float,
+        stall_seconds: float,
         on_close: Callable[[], None],
         failure: Callable[[Mapping[str, Any]], bytes] = event,
     ) -> None:
         self._events = events
         self._heartbeat_seconds = heartbeat_seconds
+        self._stall_seconds = stall_seconds
         self._on_close = on_close
         self._failure = failure
 
@@ -80,13 +83,14 @@ class EventStream:
                 )
                 if watching.done():
                     return
-                if not following.done():
-                    await send({"type": "http.response.body", "body": _HEARTBEAT, "more_body": True})
-                    continue
-                data, following = following.result(), None
-                if data is None:
-                    break
-                await send({"type": "http.response.body", "body": data, "more_body": True})
+                data = _HEARTBEAT
+                if following.done():
+                    told, following = following.result(), None
+                    if told is None:
+                        break
+                    data = told
+                if not await self._sent(send, data):
+                    return
             await send({"type": "http.response.body", "body": b"", "more_body": False})
         finally:
             try:
@@ -94,6 +98,18 @@ class EventStream:
                 await self._events.aclose()
             finally:
                 self._on_close()
+
+    async def _sent(self, send: Send, data: bytes) -> bool:
+        """Sends data; False if the client stopped reading, so that there is no room for more on the way to it."""
+        sending = asyncio.ensure_future(send({"type": "http.response.body", "body": data, "more_body": True}))
+        try:
+            await asyncio.wait({sending}, timeout=self._stall_seconds)
+            if not sending.done():
+                return False
+            sending.result()
+            return True
+        finally:
+            await _end(sending)
 
     async def _following(self) -> bytes | None:
         """The next event, a failure as one; None after the last."""

@@ -16,9 +16,10 @@ import pytest
 from reason.api import Solver
 from reason.engine.scripted import ScriptedEngine
 from reason.serve.app import make_app
+from reason.serve.limits import Limits
 from reason.serve.running import Server, bind
 from reason.serve.security import Security
-from reason.serve.service import Limits, Service
+from reason.serve.service import Service
 from reason.types import Engine
 
 if TYPE_CHECKING:
@@ -108,13 +109,14 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def tiny(tiny_folder: Path, one_thread: None) -> Iterator[LocalEngine]:
-    """An engine of that model, with nothing in flight and nothing locked in the end."""
+    """An engine of that model, with nothing in flight, nothing locked and no ledger row in the end."""
     from reason.engine.local import LocalEngine
 
     engine = LocalEngine.load(tiny_folder, dtype="float32", kv_tokens=4096, threads=1, draft="none", name="tiny")
     try:
         yield engine
         until(lambda: engine.kv_tokens_in_use == 0)
+        until(lambda: engine.ledger_owners() == [])
         engine.check_integrity()
     finally:
         engine.close()

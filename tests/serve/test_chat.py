@@ -59,6 +59,7 @@ async def test_samples_as_asked_for(client: httpx.AsyncClient) -> None:
     tokens = len("so \\boxed") + len("thus \\boxed") + len("it is \\boxed")
     assert reply["usage"]["completion_tokens"] == tokens == reply["reason"]["usage"]["policy_tokens"]
     assert reply["usage"]["prompt_tokens"] == len("<user>What is 6 * 7?<assistant>")
+    assert reply["reason"]["usage"]["seconds"] > 0
 
 
 async def test_a_limit_and_its_name(client: httpx.AsyncClient) -> None:
@@ -366,6 +367,17 @@ async def test_a_reply_in_a_format(tiny: LocalEngine) -> None:
         broken = {"type": "json_schema", "json_schema": {"name": "n", "schema": {"type": "wizard"}}}
         await refused(client, chat(model="tiny", response_format=broken))
     assert json.loads(reply["choices"][0]["message"]["content"])["a"] in (1, 2)
+
+
+async def test_a_response_repeats_its_format(tiny: LocalEngine) -> None:
+    pytest.importorskip("llguidance")
+    asked = {"type": "json_schema", "name": "n", "schema": {"type": "object", "additionalProperties": False}}
+    body = {"model": "tiny", "input": "x", "max_output_tokens": 40}
+    async with client_of(make_service(tiny)) as client:
+        for form in ({"type": "text"}, asked):
+            reply = await ok(client, body | {"text": {"format": form}}, "/v1/responses")
+            assert reply["text"]["format"] == form
+        assert (await ok(client, body, "/v1/responses"))["text"]["format"] == {"type": "text"}
 
 
 async def test_harmless_fields(client: httpx.AsyncClient) -> None:

@@ -1,15 +1,22 @@
-"""The server of the Model Context Protocol, with the SDK's own client: in this process and over standard streams."""
+"""The server of the Model Context Protocol with the SDK's client: in this process, over standard streams, over HTTP."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+import signal
+import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
+from typer.testing import CliRunner
 
+from reason.cli.main import app
 from reason.engine.scripted import ScriptedEngine
 from tests.serve.conftest import make_service
 
@@ -86,6 +93,7 @@ async def test_a_cancelled_call_ends_its_search() -> None:
 
 
 SCRIPT = """
+import sys
 from reason import api
 from reason.engine.scripted import ScriptedEngine
 from reason.cli.main import app
@@ -95,17 +103,86 @@ def load(model, **options):
     return ScriptedEngine(["so \\\\boxed{42}"])
 
 api._load = load
-app(["mcp"])
+app(["mcp", *sys.argv[1:]])
 """
+
+
+def environment() -> dict[str, str]:
+    paths = [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
+    return os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths)), "OMP_NUM_THREADS": "1"}
 
 
 async def test_over_standard_streams() -> None:
     from mcp.client.client import Client
     from mcp.client.stdio import StdioServerParameters
 
-    paths = [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths)), "OMP_NUM_THREADS": "1"}
-    server = StdioServerParameters(command=sys.executable, args=["-c", SCRIPT], env=environment)
+    server = StdioServerParameters(command=sys.executable, args=["-c", SCRIPT], env=environment())
     async with Client(server) as client:
         found = await client.call_tool("solve", {"problem": "6 * 7?"})
     assert found.structured_content["answer"] == "42"
+
+
+@contextlib.contextmanager
+def over_http(*options: str) -> Iterator[str]:
+    """`reason mcp --transport http` in a process of its own, which SIGTERM ends, and its address."""
+    command = [sys.executable, "-c", SCRIPT, "--transport", "http", "--port", "0", "--grace", "2", *options]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment()) as server:
+        try:
+            assert server.stderr is not None
+            lines = iter(server.stderr.readline, "")
+            yield next(word for line in lines for word in line.split() if word.startswith("http"))
+            server.send_signal(signal.SIGTERM)
+            assert server.wait(60) == 0
+        finally:
+            server.kill()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGTERM")
+async def test_over_http() -> None:
+    from mcp.client.client import Client
+
+    with over_http() as url:
+        async with Client(url) as client:
+            lines: list[str | None] = []
+
+            async def on_progress(progress: float, total: float | None, message: str | None) -> None:
+                lines.append(message)
+
+            found = await client.call_tool("solve", {"problem": "6 * 7?"}, progress_callback=on_progress)
+        assert found.structured_content["answer"] == "42"
+        assert lines
+        for headers, status in (({"host": "evil.example"}, 421), ({"origin": "https://evil.example"}, 403)):
+            assert httpx.post(url, json={}, headers=headers, timeout=60).status_code == status
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGTERM")
+async def test_over_http_with_a_key(tmp_path: Path) -> None:
+    import httpx2
+    from mcp.client.client import Client
+    from mcp.client.streamable_http import streamable_http_client
+
+    keys = tmp_path / "keys"
+    keys.write_text("0123456789abcdef0123\n")
+    with over_http("--host", "0.0.0.0", "--api-key-file", str(keys)) as url:
+        url = url.replace("0.0.0.0", "127.0.0.1")
+        assert httpx.post(url, json={}, timeout=60).status_code == 401
+        async with (
+            httpx2.AsyncClient(headers={"authorization": "Bearer 0123456789abcdef0123"}, timeout=60) as http,
+            Client(streamable_http_client(url, http_client=http)) as client,
+        ):
+            found = await client.call_tool("compare_answers", {"a": "1", "b": "1.0"})
+        assert found.structured_content == {"equivalent": True}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--transport", "http", "--host", "0.0.0.0"], "--api-key-file"),
+        (["--host", "0.0.0.0"], "go with --transport http"),
+        (["--transport", "http", "--port", "70000"], "ports are numbers"),
+    ],
+)
+def test_what_is_refused_before_a_model_is_loaded(arguments: list[str], message: str) -> None:
+    result = CliRunner().invoke(app, ["mcp", *arguments])
+    assert result.exit_code == 2
+    assert message in result.stderr

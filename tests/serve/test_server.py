@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from reason.engine.scripted import ScriptedEngine
 from reason.errors import UsageError
+from reason.serve.running import bind
 from reason.serve.security import Security, check_exposure, read_keys
 from tests.serve.conftest import SOLUTIONS, chat, client_of, make_service, running, until
 
@@ -238,6 +239,25 @@ def test_a_client_that_goes_away(tiny: LocalEngine, model: str, stream: bool) ->
     tiny.check_integrity()
 
 
+def test_a_body_that_does_not_come() -> None:
+    with running(make_service(stall_seconds=0.2)) as (url, _):
+        host, _, port = url.removeprefix("http://").partition(":")
+        with socket.create_connection((host, int(port)), timeout=60) as connection:
+            head = f"POST {CHAT} HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\n"
+            connection.sendall(f"{head}Content-Length: 100\r\n\r\n{{".encode())
+            answer = b"".join(iter(lambda: connection.recv(65536), b""))
+    assert answer.startswith(b"HTTP/1.1 408 ")
+    assert b"the body was not sent within 0.2 seconds" in answer
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="Linux has it")
+def test_connections_to_nobody_are_given_up() -> None:
+    with bind("127.0.0.1", 0) as listening, socket.create_connection(listening.getsockname()):
+        accepted, _ = listening.accept()
+        with accepted:
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 60_000
+
+
 def test_the_end_has_a_deadline() -> None:
     service = make_service(ScriptedEngine(["\\boxed{7}", SLOW], delay=0.02))
     results: dict[str, httpx.Response | Exception] = {}
@@ -296,6 +316,13 @@ def test_openais_client() -> None:
         assert kinds[0] == "response.created"
         assert kinds[-1] == "response.completed"
         assert kinds.count("response.output_text.delta") > 1
+        with client.responses.stream(model="reason/best-of-n:2", input=turns) as stream:
+            kinds = [event.type for event in stream]
+            thought, message = stream.get_final_response().output
+        assert kinds.index("response.reasoning_summary_text.delta") < kinds.index("response.output_text.done")
+        assert (thought.type, message.type) == ("reasoning", "message")
+        assert "2 solutions" in thought.summary[0].text
+        assert "boxed" in message.content[0].text
         flat: Any = {"type": "function", "name": "find", "parameters": {"type": "object"}}
         past: Any = [
             *turns,
