@@ -70,5 +70,5 @@ def test_a_failed_problem_is_tried_from_its_beginning(task: Task, tmp_path: Path
     from reason.report.results import ResultsFolder
 
     evaluate(task, tmp_path / "out")
-    ResultsFolder(tmp_path / "out")._discard_trace("p1")
+    ResultsFolder(tmp_path / "out").discard_traces("p1")
     assert not list((tmp_path / "out" / "traces").glob("p1.*"))
