@@ -168,6 +168,13 @@ async def test_what_cannot_score_says_why(connect: Connect, kind: str, why: str)
         await engine.score([prompt(engine)], 1)
 
 
+@pytest.mark.parametrize(("kind", "asked"), [("vllm", 8), ("chat vllm", 8), ("sglang", None)])
+async def test_streams_come_in_pieces_where_the_server_can(connect: Connect, kind: str, asked: int | None) -> None:
+    engine, server = connect(kind)
+    _ = [one async for one in engine.generate([Request(prefix=prompt(engine), max_tokens=4)])]
+    assert server.bodies[-1].get("stream_interval") == asked
+
+
 async def test_sampling_reaches_the_server(connect: Connect) -> None:
     sampling = Sampling(temperature=0.5, top_p=0.9, top_k=7, min_p=0.05, repetition_penalty=1.2, presence_penalty=0.3)
     engine, server = connect("vllm")

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 __all__ = ["body_of", "check_request"]
 
+_PIECE_TOKENS = 8  # of a stream: each piece costs the server and us about as much, whatever is in it
+
 
 def check_request(request: Request, server: Server, codec: HubCodec | PieceCodec) -> None:
     """Refuses what cannot be asked of this server.
@@ -71,6 +73,8 @@ def body_of(request: Request, server: Server, codec: HubCodec | PieceCodec) -> d
         "stream": True,
         "n_predict" if own else server.limit_field: most,
     }
+    if server.family.interval is not None:
+        body[server.family.interval] = _PIECE_TOKENS
     looked_for_here = server.tells_ids and "stop_token_ids" not in server.family.takes
     stop_tokens = () if looked_for_here else request.stop_token_ids
     body |= extra_fields(server.family, sampling, stop_token_ids=stop_tokens, ignore_eos=request.ignore_eos)

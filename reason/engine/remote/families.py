@@ -37,6 +37,7 @@ class Family:
     continuing: how its chat API goes on; None has to be found out.
     seed_bits: of the seeds that it takes.
     gathered: a field that takes those of ``takes`` together, as JSON; None takes each by itself.
+    interval: a field that takes how many tokens a piece of a stream has; None sends them as it likes.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Family:
     continuing: Continuing | None = None
     seed_bits: int = 63
     gathered: str | None = None
+    interval: str | None = None
 
 
 _OPENAI = {"presence_penalty": "presence_penalty", "frequency_penalty": "frequency_penalty"}
@@ -72,6 +74,7 @@ FAMILIES: dict[str, Family] = {
         tells_stop_in_chat=True,
         scoring="prompt_logprobs",
         continuing="fields",
+        interval="stream_interval",
     ),
     "sglang": Family(
         name="sglang",
