@@ -44,6 +44,11 @@ def mcp(
     route: options.Route = None,
     plan: options.Plan = None,
     small_model: options.SmallModel = None,
+    base_url: options.BaseUrl = None,
+    api_key_env: options.ApiKeyEnv = None,
+    tokenizer: options.Tokenizer = None,
+    server: options.Server = None,
+    small_base_url: options.SmallBaseUrl = None,
     unsafe_exec: options.UnsafeExec = False,
 ) -> None:
     """Serve the tools solve, verify and compare_answers to an agent."""
@@ -69,6 +74,11 @@ def mcp(
         "route": route,
         "plan": plan,
         "small_model": small_model,
+        "base_url": base_url,
+        "api_key_env": api_key_env,
+        "tokenizer": tokenizer,
+        "server": server,
+        "small_base_url": small_base_url,
     }
     with contextlib.ExitStack() as stack:
         listening = stack.enter_context(bind(host, port)) if transport == "http" else None
@@ -80,6 +90,6 @@ def mcp(
             with contextlib.suppress(KeyboardInterrupt):
                 make_mcp_server(service).run("stdio")
             return
-        server = Server(make_mcp_app(service, security), service, grace_seconds=grace, lifespan=True)
+        listener = Server(make_mcp_app(service, security), service, grace_seconds=grace, lifespan=True)
         typer.echo(f"{service.engine.name} at {url_of(listening)}/mcp  (Ctrl-C ends it)", err=True)
-        asyncio.run(server.serve(sockets=[listening]))
+        asyncio.run(listener.serve(sockets=[listening]))

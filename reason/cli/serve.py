@@ -45,6 +45,11 @@ def serve(
     route: options.Route = None,
     plan: options.Plan = None,
     small_model: options.SmallModel = None,
+    base_url: options.BaseUrl = None,
+    api_key_env: options.ApiKeyEnv = None,
+    tokenizer: options.Tokenizer = None,
+    server: options.Server = None,
+    small_base_url: options.SmallBaseUrl = None,
     unsafe_exec: options.UnsafeExec = False,
 ) -> None:
     """Serve a model, and searches over it, to OpenAI's clients.
@@ -77,11 +82,16 @@ def serve(
         "route": route,
         "plan": plan,
         "small_model": small_model,
+        "base_url": base_url,
+        "api_key_env": api_key_env,
+        "tokenizer": tokenizer,
+        "server": server,
+        "small_base_url": small_base_url,
     }
     with (
         bind(host, port) as listening,
         open_service(model, strategy=strategy, setting=setting, allow=allow, limits=limits, load=load) as service,
     ):
-        server = Server(make_app(service, security), service, grace_seconds=grace)
+        listener = Server(make_app(service, security), service, grace_seconds=grace)
         typer.echo(f"{service.engine.name} at {url_of(listening)}/v1  (Ctrl-C ends it)")
-        asyncio.run(server.serve(sockets=[listening]))
+        asyncio.run(listener.serve(sockets=[listening]))
