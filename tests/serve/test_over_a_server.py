@@ -1,4 +1,4 @@
-"""Our server in front of somebody else's: searches over a model that it runs, for clients that know only OpenAI's API."""
+"""Our server in front of somebody else's: searches over a model that runs there, for OpenAI's clients."""
 
 from __future__ import annotations
 
