@@ -78,6 +78,14 @@ def serve_checked(arguments: list[str]) -> None:
     app(["serve", *arguments])
 
 
+def open_in(pid: int | str) -> Iterator[str]:
+    """What a process has open, by name or number."""
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it ended, or closed something meanwhile
+        for each in Path(f"/proc/{pid}/fd").iterdir():
+            with contextlib.suppress(FileNotFoundError):
+                yield os.readlink(each)
+
+
 @dataclass
 class Server:
     """A server in a process of its own."""
@@ -95,12 +103,11 @@ class Server:
         return pages * os.sysconf("SC_PAGESIZE") / 2**20
 
     def descriptors(self) -> set[str]:
-        """What is open: files, and sockets and pipes by number."""
-        found = set()
-        for each in Path(f"/proc/{self.process.pid}/fd").iterdir():
-            with contextlib.suppress(FileNotFoundError):  # closed meanwhile
-                found.add(os.readlink(each))
-        return found
+        """What is open: files, and sockets and pipes by number, but for the pipes to its child, which compares answers:
+        it is started when there are some to compare, and anew when a comparison takes too long."""
+        children = Path(f"/proc/{self.process.pid}/task").glob("*/children")
+        theirs = {link for file in children for pid in file.read_text().split() for link in open_in(pid)}
+        return {link for link in open_in(self.process.pid) if not (link in theirs and link.startswith("pipe:"))}
 
     def descriptors_beyond(self, before: set[str], limit: float) -> set[str]:
         """What is open that was not, once connections are closed, or after so many seconds."""
