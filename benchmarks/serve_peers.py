@@ -6,7 +6,7 @@ vLLM server, with the same weights and problems. A Markdown table.
 
 best-of-8    optillm samples eight and asks the model to rate each; the others vote
 beam 4x4     16 hypotheses, 4 kept; steps end at an empty line; a checksum of the text stands in for the reward model of
-             all. optillm has no beam search: its mcts, as it comes, stands beside it
+             all. optillm has no beam search, and its mcts takes many minutes a problem here: it has no part in this
 
 One problem at a time, T = 1 (optillm's, which cannot be changed), at most --max-tokens a sample. Each round has other
 problems, which all contenders get in turn, in an order that turns with the rounds; vLLM forgets its prefixes before
@@ -119,14 +119,12 @@ def contenders(at: Setting) -> dict[str, list[Contender]]:
 
         return Contender(name="reason, RemoteEngine over vLLM", ask=ask, tokens=theirs, uses=(at.vllm,))
 
-    def optillm(approach: str) -> Contender:
-        return Contender(
-            name=f"optillm {approach} over vLLM",
-            ask=lambda text: chat(at.urls["optillm"], f"{approach}-served", text, **sampling),
-            tokens=theirs,
-            uses=(at.vllm, at.optillm),
-        )
-
+    rated = Contender(
+        name="optillm bon over vLLM",
+        ask=lambda text: chat(at.urls["optillm"], "bon-served", text, **sampling),
+        tokens=theirs,
+        uses=(at.vllm, at.optillm),
+    )
     vote = Contender(
         name="its_hub self-consistency over vLLM",
         ask=lambda text: chat(at.urls["its_hub"], "served", text, budget=8, **sampling),
@@ -140,8 +138,8 @@ def contenders(at: Setting) -> dict[str, list[Contender]]:
         uses=(at.vllm, at.its_hub_worker),
     )
     return {
-        "best-of-8": [ours("best-of-8"), remote("best-of-8"), vote, optillm("bon")],
-        "beam 4x4": [ours("beam 4x4"), remote("beam 4x4"), beam, optillm("mcts")],
+        "best-of-8": [ours("best-of-8"), remote("best-of-8"), vote, rated],
+        "beam 4x4": [ours("beam 4x4"), remote("beam 4x4"), beam],
     }
 
 

@@ -33,6 +33,7 @@ def stock(item: Literal["bolts", "nuts"]) -> int:
 solver = Agent(name="solver", model=searching)
 clerk = Agent(
     name="clerk",
+    instructions="Answer in one short sentence.",
     model=plain,
     model_settings=ModelSettings(temperature=0),
     tools=[stock, solver.as_tool("calculate", "Solves a problem of arithmetic that takes several steps.")],
