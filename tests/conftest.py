@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -58,18 +57,10 @@ def one_thread() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a small random model with a byte-level tokenizer and no chat template."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast
-
-    from tests.tiny import random_model
+    from tests.tiny import byte_tokenizer, random_model
 
     folder = tmp_path_factory.mktemp("models") / "tiny"
-    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
-    spelling = Tokenizer(models.BPE(vocab={letter: i for i, letter in enumerate([*letters, "<|end|>"])}, merges=[]))
-    spelling.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    spelling.decoder = decoders.ByteLevel()
-    make_tokenizer: Any = PreTrainedTokenizerFast  # untyped
-    make_tokenizer(tokenizer_object=spelling, eos_token="<|end|>").save_pretrained(folder)
+    byte_tokenizer().save_pretrained(folder)
     model = random_model("llama", vocab_size=264, max_position_embeddings=4096, eos_token_id=256, pad_token_id=None)
     model.save_pretrained(folder)
     return folder

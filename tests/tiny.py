@@ -1,4 +1,4 @@
-"""Tiny random models of transformers' own classes, in float32."""
+"""Tiny random models of transformers' own classes, in float32, and a tokenizer for them."""
 
 from __future__ import annotations
 
@@ -39,3 +39,16 @@ def random_model(
             size = ends if ends is not None and ("embed" in name or "lm_head" in name) else scale
             weight.copy_(torch.randn_like(weight) * size + (weight.dim() == 1))
     return model.eval()
+
+
+def byte_tokenizer() -> Any:
+    """Its tokens are bytes, and "<|end|>", which is 256; it has no chat template."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    spelling = Tokenizer(models.BPE(vocab={letter: i for i, letter in enumerate([*letters, "<|end|>"])}, merges=[]))
+    spelling.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    spelling.decoder = decoders.ByteLevel()
+    make_tokenizer: Any = PreTrainedTokenizerFast  # untyped
+    return make_tokenizer(tokenizer_object=spelling, eos_token="<|end|>")

@@ -84,18 +84,10 @@ async def client() -> AsyncIterator[httpx.AsyncClient]:
 @pytest.fixture(scope="session")
 def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small random model whose tokens are bytes, and two that end and begin turns."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast
-
-    from tests.tiny import random_model
+    from tests.tiny import byte_tokenizer, random_model
 
     folder = tmp_path_factory.mktemp("models") / "tiny"
-    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
-    spelling = Tokenizer(models.BPE(vocab={letter: i for i, letter in enumerate([*letters, "<|end|>"])}, merges=[]))
-    spelling.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    spelling.decoder = decoders.ByteLevel()
-    make_tokenizer: Any = PreTrainedTokenizerFast  # untyped
-    fast = make_tokenizer(tokenizer_object=spelling, eos_token="<|end|>")
+    fast = byte_tokenizer()
     fast.chat_template = (
         "{% for t in tools or [] %}[tool {{ t.function.name }}]{% endfor %}{% for m in messages %}[{{ m.role }}]"
         "{{ m.content }}{% for c in m.tool_calls or [] %}({{ c.function.name }}){% endfor %}{% endfor %}"
