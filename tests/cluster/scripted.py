@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
+import time
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +24,25 @@ def slow() -> Solver:
     return Solver(engine=ScriptedEngine(mostly_right, delay=0.02))
 
 
-def signing(folder: Path) -> Solver:
-    """As ``slow``, and leaves a file named after its process, with its machine's name in it."""
+def held(folder: Path, last_free: int) -> Solver:
+    """As ``slow``, but the problems after ``last_free`` wait until ``folder`` has a file "go".
+
+    A process in which one waits leaves a file named after it, with its machine's name in it.
+    """
     import ray
 
-    (folder / str(os.getpid())).write_text(ray.get_runtime_context().get_node_id())
-    return slow()
+    machine = ray.get_runtime_context().get_node_id()
+
+    def script(prefix: str) -> list[str]:
+        number = re.search(r"problem (\d+) ", prefix)
+        assert number is not None
+        if int(number[1]) > last_free:
+            (folder / str(os.getpid())).write_text(machine)
+            while not (folder / "go").exists():
+                time.sleep(0.02)
+        return mostly_right(prefix)
+
+    return Solver(engine=ScriptedEngine(script, delay=0.02))
 
 
 def endless() -> Solver:
