@@ -148,6 +148,9 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="the folder of the tasks' data, as for `reason eval`")
     parser.add_argument("--out", type=Path, default=Path("runs/reproduce"), help="a folder for each name is made in it")
     parser.add_argument("--router", type=Path, help="a trained router; by default the one that `router` makes in --out")
+    parser.add_argument(
+        "--options", type=shlex.split, default=[], help='for every `reason` command, as in --options="--quantize int8"'
+    )
     arguments = parser.parse_args()
     if arguments.list or not arguments.names:
         for name, measurement in MEASUREMENTS.items():
@@ -164,6 +167,8 @@ def main() -> None:
         for command in MEASUREMENTS[name].commands:
             words = [word.format(data=arguments.data, out=out, router=router) for word in command.split()]
             script = words[0] == "python"
+            if not script:
+                words += arguments.options
             print("$", shlex.join(words if script else ["reason", *words]), flush=True)
             line = [sys.executable, *words[1:]] if script else [sys.executable, "-m", "reason", *words]
             if status := subprocess.run(line, check=False).returncode:

@@ -62,6 +62,7 @@ def value(
     concurrency: Annotated[int, typer.Option(min=1, help="Problems under way at once.")] = 24,
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
+    quantize: options.Quantize = None,
     kv_tokens: options.KvTokens = None,
     threads: options.Threads = None,
     draft: options.Draft = "auto",
@@ -100,7 +101,9 @@ def value(
     loaded = load_task(task, data=data, limit=limit, offset=offset)
     folder = out or default_folder(f"value-{loaded.name}", model)
     say = saying(as_json)
-    with Solver(model, device=device, dtype=dtype, kv_tokens=kv_tokens, threads=threads, draft=draft) as solver:
+    with Solver(
+        model, device=device, dtype=dtype, quantize=quantize, kv_tokens=kv_tokens, threads=threads, draft=draft
+    ) as solver:
         layers_tried = layers_to_try(wanted, _num_layers(solver))
         delimiter = loaded.examples[0].problem.step_delimiter
         recorder = Recorder(layers_tried, folder / "states", delimiter=delimiter, every=every)
@@ -112,7 +115,7 @@ def value(
             seed=seed,
             concurrency=concurrency,
             verifiers={recorder.name: recorder},
-            model_options={"device": device, "dtype": dtype, "quantize": None},
+            model_options={"device": device, "dtype": dtype, "quantize": quantize},
             draft=draft,
         )
         say(f"1/3 solutions of {len(loaded)} problems, {samples} each, and states of layers {_listed(layers_tried)}")

@@ -45,6 +45,7 @@ def gate(
     concurrency: Annotated[int, typer.Option(min=1, help="Problems under way at once.")] = 32,
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
+    quantize: options.Quantize = None,
     kv_tokens: options.KvTokens = None,
     threads: options.Threads = None,
     draft: options.Draft = "auto",
@@ -69,13 +70,15 @@ def gate(
     loaded = load_task(task, data=data, limit=limit, offset=offset)
     folder = out or default_folder(f"gate-{loaded.name}", model)
     say = saying(as_json)
-    with Solver(model, device=device, dtype=dtype, kv_tokens=kv_tokens, threads=threads, draft=draft) as solver:
+    with Solver(
+        model, device=device, dtype=dtype, quantize=quantize, kv_tokens=kv_tokens, threads=threads, draft=draft
+    ) as solver:
         probes_of(made.values(), solver.engine)  # where there is no head for the model it is said now
         recorder = GateRecorder(made, folder / "scores")
         common: dict[str, Any] = {
             "seed": seed,
             "concurrency": concurrency,
-            "model_options": {"device": device, "dtype": dtype},
+            "model_options": {"device": device, "dtype": dtype, "quantize": quantize},
             "draft": draft,
         }
         greedy = Evaluation(

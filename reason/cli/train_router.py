@@ -63,6 +63,7 @@ def router(
     concurrency: Annotated[int, typer.Option(min=1, help="Problems under way at once.")] = 24,
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
+    quantize: options.Quantize = None,
     kv_tokens: options.KvTokens = None,
     threads: options.Threads = None,
     draft: options.Draft = "auto",
@@ -98,6 +99,7 @@ def router(
         model,
         device=device,
         dtype=dtype,
+        quantize=quantize,
         kv_tokens=kv_tokens,
         threads=threads,
         draft=draft,
@@ -120,6 +122,7 @@ def router(
             model_options={
                 "device": device,
                 "dtype": dtype,
+                "quantize": quantize,
                 "small_model": engine.draft.name,
                 "verifier": verifier,
                 "head": fingerprint(judge, engine.target.name),

@@ -98,7 +98,7 @@ class LocalEngine:
                 "float16".
             kv_tokens: size of the KV pool; by default what fits a quarter of the free memory, at most 131072, or three
                 fifths of a CUDA device's.
-            quantize: None, "int8" or "int4": weights in torch's own packed kernels (CPU).
+            quantize: None, "int8" or "int4", on a CPU, see ``reason.runtime.quantized``.
             threads: CPU threads; by default the cores this process may use and others leave free.
             draft: what drafts tokens, see ``reason.speculate.build``; "none" decodes plainly. It changes how fast
                 tokens come, not which.

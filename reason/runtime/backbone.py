@@ -8,7 +8,7 @@ the same logits; tests hold them to it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, MutableMapping
+from collections.abc import MutableMapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
@@ -21,9 +21,9 @@ from reason.runtime.attention.interface import ATTENTION_NAME, KVBatch
 from reason.runtime.attention.plan import RowBatch
 from reason.runtime.gpu import gpu_kernels_for
 from reason.runtime.kv_pool import KVPool
-from reason.runtime.linear import GatedLinear, Linear, can_pack
+from reason.runtime.linear import Linear, can_pack
 from reason.runtime.native import kernels_for
-from reason.runtime.quantized import LinearMaker
+from reason.runtime.quantized import Gated, Products
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 __all__ = ["TESTED", "Backbone", "FusedBackbone", "HubBackbone", "make_backbone"]
 
 _LLAMA_FAMILY = frozenset({"llama", "mistral", "qwen2", "qwen3"})
+
+EXACT = Products()
 
 TESTED = _LLAMA_FAMILY | {"gemma3_text"}
 """Model types whose logits the tests hold to transformers' own. Others are compared when they are loaded."""
@@ -54,24 +56,24 @@ class Backbone(Protocol):
         ...
 
 
-def make_backbone(model: PreTrainedModel, max_positions: int, make_linear: LinearMaker = Linear) -> Backbone:
-    """The fastest backbone that runs this model exactly; ``make_linear`` makes the layers' linears."""
+def make_backbone(model: PreTrainedModel, max_positions: int, products: Products = EXACT) -> Backbone:
+    """The fastest backbone that runs this model exactly; ``products`` makes what it multiplies by."""
     if model.config.model_type in _LLAMA_FAMILY and model.config.hidden_act == "silu":
-        return FusedBackbone(model, max_positions, make_linear)
-    return HubBackbone(model, make_linear)
+        return FusedBackbone(model, max_positions, products)
+    return HubBackbone(model, products)
 
 
 class HubBackbone:
     """transformers' own layers over our attention."""
 
-    def __init__(self, model: PreTrainedModel, make_linear: LinearMaker = Linear) -> None:
+    def __init__(self, model: PreTrainedModel, products: Products = EXACT) -> None:
         self.model = model.eval()  # type: ignore[no-untyped-call]
         self.base, head = _parts(model)
-        self.head = Linear(head.weight.data, _data(head.bias))
+        self.head = products.head(head.weight.data, _data(head.bias))
         self.softcap: float | None = getattr(model.config, "final_logit_softcapping", None)
         model.set_attn_implementation(ATTENTION_NAME)
-        if make_linear is not Linear or can_pack(model.dtype, model.device):
-            _replace_linears(self.base, make_linear)
+        if products.linear is not Linear or can_pack(model.dtype, model.device):
+            _replace_linears(self.base, products)
 
     def hidden(
         self, batch: RowBatch, kv: KVPool, kept: MutableMapping[int, torch.Tensor] | None = None
@@ -106,28 +108,28 @@ class _PackedModule(nn.Module):
         return self.linear(x.reshape(-1, x.shape[-1])).view(*x.shape[:-1], -1)
 
 
-def _replace_linears(module: nn.Module, make_linear: LinearMaker) -> None:
+def _replace_linears(module: nn.Module, products: Products) -> None:
     for name, child in module.named_children():
         if type(child) is nn.Linear:
-            setattr(module, name, _PackedModule(make_linear(child.weight.data, _data(child.bias))))
+            setattr(module, name, _PackedModule(products.linear(child.weight.data, _data(child.bias))))
         else:
-            _replace_linears(child, make_linear)
+            _replace_linears(child, products)
 
 
 class _FusedLayer:
     """One decoder layer's weights, fused."""
 
-    def __init__(self, layer: Any, window: int | None, make_linear: LinearMaker) -> None:
+    def __init__(self, layer: Any, window: int | None, products: Products) -> None:
         attention, mlp = layer.self_attn, layer.mlp
         projections = (attention.q_proj, attention.k_proj, attention.v_proj)
         biases = [p.bias for p in projections]
-        self.qkv = make_linear(
+        self.qkv = products.linear(
             torch.cat([p.weight.data for p in projections]),
             None if biases[0] is None else torch.cat([b.data for b in biases]),
         )
-        self.o = make_linear(attention.o_proj.weight.data, _data(attention.o_proj.bias))
-        self.gated = _gated(mlp.gate_proj, mlp.up_proj, make_linear)
-        self.down = make_linear(mlp.down_proj.weight.data, _data(mlp.down_proj.bias))
+        self.o = products.linear(attention.o_proj.weight.data, _data(attention.o_proj.bias))
+        self.gated = _gated(mlp.gate_proj, mlp.up_proj, products)
+        self.down = products.linear(mlp.down_proj.weight.data, _data(mlp.down_proj.bias))
         self.input_norm = layer.input_layernorm.weight.data
         self.post_norm = layer.post_attention_layernorm.weight.data
         self.q_norm = attention.q_norm.weight.data if hasattr(attention, "q_norm") else None
@@ -139,7 +141,7 @@ class _FusedLayer:
 class FusedBackbone:
     """The Llama family in one loop. The modules it was made from can be dropped."""
 
-    def __init__(self, model: PreTrainedModel, max_positions: int, make_linear: LinearMaker = Linear) -> None:
+    def __init__(self, model: PreTrainedModel, max_positions: int, products: Products = EXACT) -> None:
         config = model.config
         base, head = _parts(model)
         self.embedding = base.embed_tokens.weight.data
@@ -151,9 +153,9 @@ class FusedBackbone:
         self.layers = []
         for layer in base.layers:
             window = getattr(layer.self_attn, "sliding_window", None) or _window(config)
-            self.layers.append(_FusedLayer(layer, window, make_linear))
+            self.layers.append(_FusedLayer(layer, window, products))
             _drop_weights(layer)
-        self.head = Linear(head.weight.data, _data(head.bias))
+        self.head = products.head(head.weight.data, _data(head.bias))
         positions = torch.arange(max_positions, device=self.embedding.device)
         cos, sin = base.rotary_emb(self.embedding[:1, None], positions[None])
         kernels = kernels_for(self.embedding.dtype, self.embedding.device)
@@ -219,11 +221,11 @@ class FusedBackbone:
         return query
 
 
-def _gated(gate: Any, up: Any, make_linear: LinearMaker) -> Callable[[torch.Tensor], torch.Tensor]:
-    """``silu(gate(x)) * up(x)``, fused where nothing else was asked of the linears."""
-    if make_linear is Linear and gate.bias is None and up.bias is None:
-        return GatedLinear(gate.weight.data, up.weight.data)
-    first, second = make_linear(gate.weight.data, _data(gate.bias)), make_linear(up.weight.data, _data(up.bias))
+def _gated(gate: Any, up: Any, products: Products) -> Gated:
+    """``silu(gate(x)) * up(x)``, in one product where there is no bias."""
+    if gate.bias is None and up.bias is None:
+        return products.gated(gate.weight.data, up.weight.data)
+    first, second = (products.linear(each.weight.data, _data(each.bias)) for each in (gate, up))
     return lambda x: F.silu(first(x)) * second(x)
 
 

@@ -1,47 +1,109 @@
-"""Weight-only quantisation through torch's own packed CPU kernels: an option, reported separately from exact runs.
+"""Quantised weights on a CPU: an option, reported separately from exact runs.
 
-int8: one symmetric scale per output row (``_weight_int8pack_mm``). int4: asymmetric, groups of 32 inputs
-(``_weight_int4pack_mm_for_cpu``). Activations stay bf16. The vocabulary product stays as it is.
+int8: where the compiled kernels run (``runtime.native``), codes in groups of 64 or 32 inputs with one symmetric scale
+each, the inputs of every product rounded likewise as they come, the vocabulary product included. Elsewhere torch's
+``_weight_int8pack_mm``: one scale for each output row, inputs in bf16, the vocabulary product as it is.
+
+int4: torch's ``_weight_int4pack_mm_for_cpu``: asymmetric, groups of 32 inputs, inputs in bf16, the vocabulary product
+as it is.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 
 from reason.errors import UsageError
-from reason.runtime.linear import Linear
+from reason.runtime.linear import GatedLinear, Linear
+from reason.runtime.native.kernels import ADD, GATE, Kernels, kernels_for
 
-__all__ = ["linear_maker"]
+__all__ = ["Products", "products_for"]
 
 _GROUP = 32
 
 LinearMaker = Callable[[torch.Tensor, "torch.Tensor | None"], Linear]
+Gated = Callable[[torch.Tensor], torch.Tensor]
 
 
-def linear_maker(quantize: str | None, dtype: torch.dtype, device: torch.device) -> LinearMaker:
-    """What makes the layers' linears: ``None``, "int8" or "int4".
+@dataclass(frozen=True, slots=True)
+class Products:
+    """What a model's products are made by, from its weights [out, in]."""
+
+    linear: LinearMaker = Linear
+    gated: Callable[[torch.Tensor, torch.Tensor], Gated] = GatedLinear
+    """``silu(gate(x)) * up(x)``, without bias."""
+    head: LinearMaker = Linear
+
+
+def products_for(quantize: str | None, dtype: torch.dtype, device: torch.device) -> Products:
+    """Those of ``None``, "int8" or "int4".
 
     Raises:
         UsageError: an unknown kind, or one that has no kernel for this dtype and device.
     """
     if quantize is None:
-        return Linear
+        return Products()
     if quantize not in ("int8", "int4"):
         raise UsageError(f"quantize must be int8 or int4, got {quantize!r}")
     if device.type != "cpu" or dtype != torch.bfloat16:
         raise UsageError(f"--quantize {quantize} needs bfloat16 on a CPU, not {dtype} on {device.type}")
-    return Int8Linear if quantize == "int8" else Int4Linear
+    if quantize == "int8":
+        return Products(_int8, _gated_int8, _int8_head)
+    return Products(Int4Linear, lambda gate, up: _gated(Int4Linear(gate), Int4Linear(up)))
 
 
-class _Tails(Linear):
+def _kernels(weight: torch.Tensor) -> Kernels | None:
+    kernels = kernels_for(weight.dtype, weight.device)
+    return kernels if kernels is not None and kernels.fits(*weight.shape) else None
+
+
+def _int8(weight: torch.Tensor, bias: torch.Tensor | None) -> Linear:
+    kernels = _kernels(weight)
+    return WeightOnlyInt8Linear(weight, bias) if kernels is None else Int8Linear(kernels, weight, bias)
+
+
+def _int8_head(weight: torch.Tensor, bias: torch.Tensor | None) -> Linear:
+    kernels = _kernels(weight)
+    return Linear(weight, bias) if kernels is None else Int8Linear(kernels, weight, bias)
+
+
+def _gated_int8(gate: torch.Tensor, up: torch.Tensor) -> Gated:
+    kernels = _kernels(gate)
+    if kernels is None:
+        return _gated(WeightOnlyInt8Linear(gate), WeightOnlyInt8Linear(up))
+    weight = kernels.pack_gated_int8(gate, up)
+    return lambda x: kernels.linear_int8(x, weight, epilogue=GATE)
+
+
+def _gated(gate: Linear, up: Linear) -> Gated:
+    return lambda x: F.silu(gate(x)) * up(x)
+
+
+class Int8Linear(Linear):
+    """Weights and inputs in 8 bits, by the compiled kernels."""
+
+    def __init__(self, kernels: Kernels, weight: torch.Tensor, bias: torch.Tensor | None = None) -> None:
+        self.out_features, self.in_features = weight.shape
+        self.bias = bias
+        self.kernels = kernels
+        self.coded = kernels.pack_int8(weight)
+
+    def __call__(self, x: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
+        return self.kernels.linear_int8(x, self.coded, self.bias, out=out)
+
+    def plus(self, x: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+        return self.kernels.linear_int8(x, self.coded, self.bias, other, ADD)
+
+
+class _WeightOnly(Linear):
     """A linear whose tails are separate operations."""
 
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
         self.out_features, self.in_features = weight.shape
         self.bias = bias
-        self.native, self.packed = None, False
 
     def product(self, x: torch.Tensor) -> torch.Tensor:
         raise NotImplementedError
@@ -54,7 +116,7 @@ class _Tails(Linear):
         return self(x) + other
 
 
-class Int8Linear(_Tails):
+class WeightOnlyInt8Linear(_WeightOnly):
     """w = q * scale, q int8, one scale a row."""
 
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None = None) -> None:
@@ -70,7 +132,7 @@ class Int8Linear(_Tails):
         return out
 
 
-class Int4Linear(_Tails):
+class Int4Linear(_WeightOnly):
     """w = (q - 8) * scale + zero, q in 0..15, one (scale, zero) per 32 inputs of a row."""
 
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None = None) -> None:

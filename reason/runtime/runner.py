@@ -30,7 +30,7 @@ from reason.runtime.forest import Branch, KVForest, Node
 from reason.runtime.gpu import gpu_kernels_for
 from reason.runtime.kv_pool import KVPool
 from reason.runtime.native import kernels_for
-from reason.runtime.quantized import linear_maker
+from reason.runtime.quantized import products_for
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -178,8 +178,8 @@ class ModelRunner:
         expected = None if tested else _own_logits(model, self.vocab_size)
         try:
             with torch.inference_mode():
-                make_linear = linear_maker(quantize, model.dtype, model.device)
-                self.backbone = make_backbone(model, self.max_positions, make_linear)
+                products = products_for(quantize, model.dtype, model.device)
+                self.backbone = make_backbone(model, self.max_positions, products)
         except AttributeError as error:
             if tested:
                 raise

@@ -7,10 +7,10 @@ import torch
 import torch.nn.functional as F
 
 from reason.errors import UsageError
-from reason.runtime import linear
+from reason.runtime import linear, quantized
 from reason.runtime.linear import GatedLinear, Linear, can_pack
 from reason.runtime.native.kernels import Kernels, make_kernels
-from reason.runtime.quantized import Int4Linear, Int8Linear, linear_maker
+from reason.runtime.quantized import Int4Linear, Int8Linear, Products, WeightOnlyInt8Linear, products_for
 
 CPU = torch.device("cpu")
 SHAPES = [(64, 96), (96, 64), (48, 40), (33, 7)]  # the last two suit no tile
@@ -71,10 +71,11 @@ def test_gated_linear(outputs: int, inputs: int, rows: int) -> None:
 def test_a_row_is_the_same_in_every_batch(kind: str) -> None:
     """To the last bit: what is drawn from a row must not depend on who else is in the forward."""
     kernels = native(kind)
-    weight, x = Kernels.pack(random(96, 224)), random(70, 224, seed=1)
-    alone = torch.cat([kernels.linear(row[None], weight) for row in x])
-    for rows in (2, 3, 5, 6, 7, 12, 13, 16, 17, 32, 33, 48, 70):
-        assert torch.equal(kernels.linear(x[:rows], weight), alone[:rows]), rows
+    weight, coded, x = Kernels.pack(random(96, 224)), Kernels.pack_int8(random(96, 224)), random(70, 224, seed=1)
+    for product in (lambda x: kernels.linear(x, weight), lambda x: kernels.linear_int8(x, coded)):
+        alone = torch.cat([product(row[None]) for row in x])
+        for rows in (2, 3, 5, 6, 7, 12, 13, 16, 17, 32, 33, 48, 70):
+            assert torch.equal(product(x[:rows]), alone[:rows]), rows
 
 
 def test_float32_is_not_rounded() -> None:
@@ -85,12 +86,12 @@ def test_float32_is_not_rounded() -> None:
 @pytest.mark.parametrize("rows", [1, 5, 32])
 @pytest.mark.parametrize("biased", [False, True])
 @pytest.mark.parametrize(("kind", "levels"), [("int8", 254), ("int4", 15)])
-def test_quantised_products_are_within_half_a_step(kind: str, levels: int, biased: bool, rows: int) -> None:
+def test_quantised_weights_are_within_half_a_step(kind: str, levels: int, biased: bool, rows: int) -> None:
     """Each weight is off by at most half a quantisation step (and the rounding of step and zero to bf16)."""
     weight, x = random(64, 96), random(rows, 96, seed=1)
     weight[3] *= 20  # an outlier row must not spoil the others
     bias = random(64, seed=2) if biased else None
-    layer = linear_maker(kind, torch.bfloat16, CPU)(weight.clone(), bias)
+    layer = (WeightOnlyInt8Linear if kind == "int8" else Int4Linear)(weight.clone(), bias)
     exact = F.linear(x.double(), weight.double(), None if bias is None else bias.double())
     groups = weight.double() if kind == "int8" else weight.double().view(64, 3, 32)
     if kind == "int8":
@@ -106,20 +107,58 @@ def test_quantised_products_are_within_half_a_step(kind: str, levels: int, biase
     torch.testing.assert_close(layer.plus(x, other), layer(x) + other)
 
 
+def coded(values: torch.Tensor, group: int) -> torch.Tensor:
+    """What is left of values [rows, k] in 8 bits, each group by its own largest magnitude; float64."""
+    groups = values.float().view(len(values), -1, group)
+    top = groups.abs().amax(dim=-1, keepdim=True)
+    codes = torch.round(groups * torch.where(top > 0, torch.tensor(127.0) / top, 0.0))  # ties fall as in the kernel
+    return (codes.double() * top.double() / 127).view(values.shape)
+
+
+@pytest.mark.parametrize("rows", [1, 5, 12, 13, 32, 33])
+@pytest.mark.parametrize("biased", [False, True])
+@pytest.mark.parametrize(("outputs", "inputs", "group"), [(64, 96, 32), (96, 448, 64)])
+def test_products_of_codes_are_exact(outputs: int, inputs: int, group: int, biased: bool, rows: int) -> None:
+    """But for their last rounding."""
+    weight, x = random(outputs, inputs), random(rows, inputs, seed=1)
+    weight[3] *= 20
+    x[:, 5] *= 50  # an outlier channel spoils its own group alone
+    x[rows // 2, :group] = 0
+    bias = random(outputs, seed=2) if biased else None
+    layer = Int8Linear(native("native"), weight, bias)
+    exact = F.linear(coded(x, group), coded(weight, group), None if bias is None else bias.double())
+    torch.testing.assert_close(layer(x).double(), exact, atol=0.02, rtol=0.004)
+    other = random(rows, outputs, seed=3)
+    torch.testing.assert_close(layer.plus(x, other).double(), exact + other.double(), atol=0.02, rtol=0.004)
+    out = torch.empty(rows, outputs, dtype=torch.bfloat16)
+    assert layer(x, out) is out
+
+
+def test_gates_in_8_bits() -> None:
+    native("native")
+    gate, up, x = random(64, 96), random(64, 96, seed=1), random(17, 96, seed=2) * 0.3
+    exact = F.silu(coded(x, 32) @ coded(gate, 32).T) * (coded(x, 32) @ coded(up, 32).T)
+    torch.testing.assert_close(
+        products_for("int8", torch.bfloat16, CPU).gated(gate, up)(x).double(), exact, atol=0.1, rtol=0.02
+    )
+
+
 def test_weights_that_int8_holds_exactly_are_multiplied_exactly() -> None:
     codes = torch.randint(-127, 128, (32, 64), generator=torch.Generator().manual_seed(0))
     codes[:, 0] = 127
     weight, x = (codes * 2.0**-6).to(torch.bfloat16), random(4, 64, seed=1)
     exact = x.double() @ weight.double().T
-    torch.testing.assert_close(Int8Linear(weight)(x).double(), exact, atol=0.01, rtol=0.004)  # bf16 rounds by 2**-9
+    torch.testing.assert_close(
+        WeightOnlyInt8Linear(weight)(x).double(), exact, atol=0.01, rtol=0.004
+    )  # bf16 rounds by 2**-9
 
 
 def test_constant_weights_survive() -> None:
     """A row or group without spread has no step to divide by."""
     x = random(4, 64, seed=1)
     for value in (0.0, 0.5):
-        weight = torch.full((16, 64), value, dtype=torch.bfloat16)
-        for layer in (Int8Linear(weight), Int4Linear(weight)):
+        weight = torch.full((32, 64), value, dtype=torch.bfloat16)
+        for layer in (products_for("int8", torch.bfloat16, CPU).linear(weight, None), Int4Linear(weight)):
             assert_rounded(layer(x), x.double() @ weight.double().T)
 
 
@@ -129,15 +168,23 @@ def test_constant_weights_survive() -> None:
 def test_shapes_without_a_kernel_are_refused(kind: str, outputs: int, inputs: int) -> None:
     """When the layer is made: torch's int8 kernel reads beyond such weights, and may crash, when it is called."""
     with pytest.raises(UsageError, match="multiple"):
-        linear_maker(kind, torch.bfloat16, CPU)(random(outputs, inputs), None)
+        products_for(kind, torch.bfloat16, CPU).linear(random(outputs, inputs), None)
 
 
-def test_what_can_be_quantised() -> None:
-    assert linear_maker(None, torch.float32, CPU) is Linear
-    assert linear_maker("int8", torch.bfloat16, CPU) is Int8Linear
+def test_what_can_be_quantised(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert products_for(None, torch.float32, CPU) == Products(Linear, GatedLinear, Linear)
     with pytest.raises(UsageError, match="int8 or int4"):
-        linear_maker("fp8", torch.bfloat16, CPU)
+        products_for("fp8", torch.bfloat16, CPU)
     with pytest.raises(UsageError, match="bfloat16 on a CPU"):
-        linear_maker("int4", torch.float32, CPU)
+        products_for("int4", torch.float32, CPU)
     with pytest.raises(UsageError, match="bfloat16 on a CPU"):
-        linear_maker("int8", torch.bfloat16, torch.device("cuda"))
+        products_for("int8", torch.bfloat16, torch.device("cuda"))
+    monkeypatch.setattr(quantized, "kernels_for", lambda dtype, device: None)
+    without = products_for("int8", torch.bfloat16, CPU)
+    assert type(without.linear(random(32, 64), None)) is WeightOnlyInt8Linear
+    assert type(without.head(random(32, 64), None)) is Linear
+    x, gate = random(3, 64), random(32, 64)
+    assert_rounded(
+        without.gated(gate, gate)(x * 0.1),
+        F.silu(0.1 * x.double() @ gate.double().T) * (0.1 * x.double() @ gate.double().T),
+    )

@@ -22,7 +22,7 @@ __all__ = ["BuildFailed", "load_library"]
 _FOLDER = Path(__file__).parent
 _SOURCE = _FOLDER / "kernels.cpp"
 _FLAGS = ("-std=c++17", "-O3", "-march=native", "-fPIC", "-fopenmp", "-shared")
-_NEEDED = frozenset({"avx512_bf16", "avx512bw", "avx512dq", "avx512vl"})
+_NEEDED = frozenset({"avx512_bf16", "avx512_vnni", "avx512bw", "avx512dq", "avx512vl"})
 _CHOOSING = frozenset({"amx_tile", "amx_bf16"})  # what else the source looks at: one model may come with and without
 _COMPILE_SECONDS = 120
 

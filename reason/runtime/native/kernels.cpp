@@ -18,6 +18,7 @@
 #else
 #include "products_avx512.h"
 #endif
+#include "products_int8.h"
 
 namespace {
 
@@ -442,6 +443,30 @@ void reason_linear(const bf16* x, const bf16* w, const bf16* bias, const bf16* o
           const int64_t count = rows - begin < kBlockRows ? rows - begin : kBlockRows;
           multiplier.strip(input + begin * inputs, inputs, count, w + s * steps * kStep, steps, c);
           finish_rows(c, s, begin, count);
+        }
+      }
+    }
+  }
+}
+
+// The same for weights of 8-bit codes w and their scales, of which `group` inputs share one; see products_int8.h.
+void reason_linear_int8(const bf16* x, const uint8_t* w, const float* scales, const bf16* bias, const bf16* other,
+                        bf16* out, int64_t rows, int64_t outputs, int64_t inputs, int64_t group, int epilogue) {
+  const int64_t width = epilogue == kGate ? outputs / 2 : outputs;
+  CodedRows coded(rows, inputs, group);
+#pragma omp parallel num_threads(threads)
+  {
+    alignas(64) float c[kBlockRows * kStrip];
+#pragma omp for schedule(static)
+    for (int64_t r = 0; r < rows; ++r) coded.code(x, r);
+#pragma omp for schedule(static)
+    for (int64_t s = 0; s < outputs / kStrip; ++s) {
+      for (int64_t begin = 0; begin < rows; begin += kBlockRows) {
+        const int64_t count = rows - begin < kBlockRows ? rows - begin : kBlockRows;
+        coded.times(begin, count, w + s * kStrip * inputs, scales + s * kStrip * (inputs / group), c);
+        for (int64_t r = 0; r < count; ++r) {
+          const int64_t row = begin + r;
+          finish(c + r * kStrip, s, epilogue, bias, other ? other + row * outputs : nullptr, out + row * width);
         }
       }
     }

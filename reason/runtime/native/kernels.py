@@ -7,12 +7,24 @@ import functools
 import math
 import os
 import warnings
+from typing import NamedTuple
 
 import torch
 
 from reason.runtime.native.build import BuildFailed, load_library
 
-__all__ = ["ADD", "GATE", "MAXIMA_BLOCK", "NONE", "Kernels", "kernels_for", "make_kernels", "native_kernels"]
+__all__ = [
+    "ADD",
+    "GATE",
+    "INT8_GROUPS",
+    "MAXIMA_BLOCK",
+    "NONE",
+    "Int8Weight",
+    "Kernels",
+    "kernels_for",
+    "make_kernels",
+    "native_kernels",
+]
 
 NONE, ADD, GATE = 0, 1, 2
 
@@ -22,12 +34,29 @@ MAXIMA_BLOCK = 128
 _POINTER, _INT, _LONG, _FLOAT = ctypes.c_void_p, ctypes.c_int, ctypes.c_int64, ctypes.c_float
 
 
+INT8_GROUPS = (64, 32)
+"""How many inputs may share a scale; the first that divides a layer's inputs is taken."""
+
+
+class Int8Weight(NamedTuple):
+    """w = (code - 128) * scale."""
+
+    codes: torch.Tensor
+    """[out / 32, in / 4, 2, 16, 4] uint8, see products_int8.h."""
+    scales: torch.Tensor
+    """[out / 32, in / group, 32] float32."""
+    group: int
+    """Inputs that share a scale."""
+
+
 class Kernels:
     """All tensors are contiguous bf16 on the CPU unless said otherwise."""
 
     def __init__(self, library: ctypes.CDLL) -> None:
         self._linear = library.reason_linear
         self._linear.argtypes = [_POINTER] * 5 + [_LONG] * 3 + [_INT]
+        self._linear_int8 = library.reason_linear_int8
+        self._linear_int8.argtypes = [_POINTER] * 6 + [_LONG] * 4 + [_INT]
         self._rms_norm = library.reason_rms_norm
         self._rms_norm.argtypes = [_POINTER] * 3 + [_LONG] * 2 + [_FLOAT]
         self._rotate = library.reason_rotate_and_write
@@ -43,7 +72,7 @@ class Kernels:
         self._masses.argtypes = [_POINTER] * 3 + [_LONG] * 2 + [_FLOAT, _INT]
         self._threads = library.reason_native_threads
         self._threads.argtypes = [_INT]
-        functions = (self._threads, self._attend, self._linear, self._rms_norm, self._rotate)
+        functions = (self._threads, self._attend, self._linear, self._linear_int8, self._rms_norm, self._rotate)
         for function in (*functions, self._statistics, self._masses):
             function.restype = None
 
@@ -66,9 +95,24 @@ class Kernels:
     @staticmethod
     def pack_gated(gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
         """Two [out, in] weights with the gate's 16 rows before the up's 16 rows in each strip."""
-        out, inner = gate.shape
-        both = torch.stack([gate.view(out // 16, 16, inner), up.view(out // 16, 16, inner)], dim=1)
-        return Kernels.pack(both.view(2 * out, inner))
+        return Kernels.pack(_interleaved(gate, up))
+
+    @staticmethod
+    def pack_int8(weight: torch.Tensor) -> Int8Weight:
+        """[out, in] to the codes and scales of ``Int8Weight``."""
+        out, inner = weight.shape
+        group = next(size for size in INT8_GROUPS if inner % size == 0)
+        groups = weight.float().view(out, inner // group, group)
+        tops = groups.abs().amax(dim=-1)  # [out, groups]
+        scales = tops / 127.0
+        codes = torch.round(groups * torch.where(tops > 0, torch.tensor(127.0) / tops, 0.0)[..., None]) + 128.0
+        packed = codes.to(torch.uint8).view(out // 32, 2, 16, inner // 4, 4).permute(0, 3, 1, 2, 4)
+        return Int8Weight(packed.contiguous(), scales.view(out // 32, 32, -1).transpose(1, 2).contiguous(), group)
+
+    @staticmethod
+    def pack_gated_int8(gate: torch.Tensor, up: torch.Tensor) -> Int8Weight:
+        """As ``pack_gated``."""
+        return Kernels.pack_int8(_interleaved(gate, up))
 
     def linear(
         self,
@@ -97,6 +141,39 @@ class Kernels:
             rows,
             outputs,
             inner,
+            epilogue,
+        )
+        return out
+
+    def linear_int8(
+        self,
+        x: torch.Tensor,  # [rows, in]
+        weight: Int8Weight,
+        bias: torch.Tensor | None = None,  # [out]
+        other: torch.Tensor | None = None,  # [rows, out], for ADD
+        epilogue: int = NONE,
+        out: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """As ``linear``, of x rounded to 8 bits too: each row's groups by their own largest magnitude."""
+        rows, inner = x.shape
+        outputs = weight.codes.shape[0] * 32
+        assert weight.codes.shape[1] * 4 == inner, "x does not fit the weights"
+        x = x.contiguous()
+        width = outputs // 2 if epilogue == GATE else outputs
+        if out is None:
+            out = x.new_empty((rows, width))
+        assert out.shape == (rows, width) and out.is_contiguous()
+        self._linear_int8(
+            x.data_ptr(),
+            weight.codes.data_ptr(),
+            weight.scales.data_ptr(),
+            None if bias is None else bias.data_ptr(),
+            None if other is None else other.data_ptr(),
+            out.data_ptr(),
+            rows,
+            outputs,
+            inner,
+            weight.group,
             epilogue,
         )
         return out
@@ -270,6 +347,13 @@ def kernels_for(dtype: torch.dtype, device: torch.device) -> Kernels | None:
     return native_kernels() if device.type == "cpu" and dtype == torch.bfloat16 else None
 
 
+def _interleaved(gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
+    """[2 * out, in]: 16 rows of the gate, 16 of the up, and so on."""
+    out, inner = gate.shape
+    both = torch.stack([gate.view(out // 16, 16, inner), up.view(out // 16, 16, inner)], dim=1)
+    return both.view(2 * out, inner)
+
+
 def _agrees(kernels: Kernels) -> bool:
     """Small inputs, checked against torch before anything relies on the compiler."""
     return _linear_agrees(kernels) and _statistics_agree(kernels) and _attention_agrees(kernels)
@@ -280,8 +364,10 @@ def _linear_agrees(kernels: Kernels) -> bool:
     weight = torch.randn(64, 96, generator=generator).to(torch.bfloat16)
     x = torch.randn(37, 96, generator=generator).to(torch.bfloat16)
     expected = x.float() @ weight.float().T
-    got = kernels.linear(x, Kernels.pack(weight)).float()
-    return bool(((got - expected).abs() <= 0.02 + 0.01 * expected.abs()).all())
+    exact = kernels.linear(x, Kernels.pack(weight)).float()
+    coded = kernels.linear_int8(x, Kernels.pack_int8(weight)).float()
+    near = ((exact - expected).abs() <= 0.02 + 0.01 * expected.abs()).all()
+    return bool(near and ((coded - expected).norm() <= 0.02 * expected.norm()))
 
 
 def _attention_agrees(kernels: Kernels) -> bool:
