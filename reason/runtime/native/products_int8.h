@@ -81,6 +81,9 @@ class CodedRows {
     return _mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from))), 16);
   }
 
+  // As _mm512_dpbusd_epi32, around which the compiler copies the sums out of their registers and back.
+  static void add_products(__m512i& sum, __m512i w, __m512i x) { asm("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(w), "v"(x)); }
+
   template <int kRows>
   [[gnu::noinline]] void block(int64_t row, const uint8_t* w, const float* w_scales, float* c) const {
     for (int64_t g = 0; g < groups; ++g) {
@@ -97,8 +100,8 @@ class CodedRows {
           int32_t four;
           std::memcpy(&four, x + r * inputs + k, sizeof four);
           const __m512i value = _mm512_set1_epi32(four);
-          sums[r][0] = _mm512_dpbusd_epi32(sums[r][0], low, value);
-          sums[r][1] = _mm512_dpbusd_epi32(sums[r][1], high, value);
+          add_products(sums[r][0], low, value);
+          add_products(sums[r][1], high, value);
         }
       }
 #pragma GCC unroll 2
