@@ -32,8 +32,12 @@ _BARE = re.compile(r"-?\\?[^\s$\\{},;]{1,100}")
 _LINE_END = re.compile(r"\n|\$|\\\)|\\\]")
 
 
-def _boxes(text: str) -> tuple[list[str], list[str]]:
-    """The contents of every box in order of their end: the closed ones, and those whose brace never closes."""
+def _boxes(text: str, *, cut: bool = False) -> tuple[list[str], list[str]]:
+    """The contents of every box in order of their end: the closed ones, and those whose brace never closes.
+
+    Args:
+        cut: the text goes on, so that a box it ends in has said only part of what it holds.
+    """
     closed: list[str] = []
     stack: list[int | None] = []  # where the box's content starts; None for a brace that opens no box
     for token in _BRACE.finditer(text):
@@ -48,19 +52,22 @@ def _boxes(text: str) -> tuple[list[str], list[str]]:
             start = stack.pop()
             if start is not None and token.start() - start <= MAX_ANSWER:
                 closed.append(text[start : token.start()])
-    starts = [start for start in stack[-_TRIES:] if start is not None]
-    return closed, [_LINE_END.split(text[start : start + MAX_ANSWER], maxsplit=1)[0] for start in starts]
+    lines = [
+        _LINE_END.split(text[start : start + MAX_ANSWER], maxsplit=1) for start in stack[-_TRIES:] if start is not None
+    ]
+    return closed, [line[0] for line in lines if len(line) > 1 or not cut]
 
 
-def boxed(text: str) -> Iterator[str]:
-    """What the last few boxes hold, as written: the last first, those whose brace never closes after the others."""
-    closed, unclosed = _boxes(text)
+def boxed(text: str, *, cut: bool = False) -> Iterator[str]:
+    """What the last few boxes hold, as written: the last first, those whose brace never closes after the others; but
+    not what a text ends in that was ``cut`` off."""
+    closed, unclosed = _boxes(text, cut=cut)
     yield from reversed(closed[-_TRIES:])
     yield from reversed(unclosed)
 
 
-def _boxed(text: str) -> str | None:
-    return next((answer for content in boxed(text) if (answer := clean_answer(content))), None)
+def _boxed(text: str, *, cut: bool) -> str | None:
+    return next((answer for content in boxed(text, cut=cut) if (answer := clean_answer(content))), None)
 
 
 # --- stated answers -------------------------------------------------------------------------------------------------
@@ -81,6 +88,7 @@ _CLAUSE_END = re.compile(r";|\s\(|,\s+(?!and\b|or\b)(?=[a-z]{2})", re.IGNORECASE
 _REASON = re.compile(r"\s(?:because|since|as|which|so|when|where|after|before)\s", re.IGNORECASE)
 _BOLD = re.compile(r"(?<![\w)\]}*])\*\*(?=\S)([^*\n]{1,1000})\*\*")
 _IS = re.compile(r"\b(?:is|are|equals|be)\s+(?=[^\s])", re.IGNORECASE)
+_UNREAD_BOX = re.compile(r"\\(?:boxed|fbox)(?![A-Za-z])")  # one that holds something was read before
 _NO_ANSWER = re.compile(
     r"(?:not|correct|right|wrong|as|the|that|this|it|we|given|found|obtained|in|to|of|at|on|by|for|and|but|then|also"
     r"|thus|therefore|clear|clearly|simply|indeed|without)\b",
@@ -109,7 +117,7 @@ def _statement(rest: str) -> str | None:
     answer = clean_answer(_REASON.split(_CLAUSE_END.split(sentence, maxsplit=1)[0], maxsplit=1)[0])
     if len(words := answer.split()) > 3 and words[0].isalpha():
         return _in_prose(sentence) or (answer if len(words) <= 5 and not _NO_ANSWER.match(answer) else None)
-    if not any(character.isalnum() for character in answer):
+    if not any(character.isalnum() for character in answer) or _UNREAD_BOX.search(answer):
         return None
     return None if len(answer) > MAX_ANSWER or _NO_ANSWER.match(answer) else answer
 
@@ -242,11 +250,15 @@ def extract_answer(text: str, *, explicit_only: bool = False) -> str | None:
 
     Args:
         text: a model's whole text.
-        explicit_only: only a box or a stated answer counts, not the last number: for text that was cut off, where the
-            last number is one on the way.
+        explicit_only: only a box or a stated answer counts, neither the last number nor a box in whose middle the text
+            ends: for text that was cut off, where the last number is one on the way.
     """
     for part in after_thinking(text):
-        if answer := _boxed(part) or _stated(part) or (None if explicit_only else _last_number(part)):
+        if (
+            answer := _boxed(part, cut=explicit_only)
+            or _stated(part)
+            or (None if explicit_only else _last_number(part))
+        ):
             return answer
     return None
 

@@ -105,8 +105,24 @@ def test_extracts(text: str, answer: str | None) -> None:
 
 @pytest.mark.parametrize(("text", "answer"), BOXED + STATED)
 def test_explicit_answers_are_boxed_or_stated(text: str, answer: str | None) -> None:
-    implicit = text in (r"\boxed{} so it is \boxed{   }; 5", "We got 7. The answer is not obvious.")
+    implicit = text in (
+        r"\boxed{} so it is \boxed{   }; 5",
+        "We got 7. The answer is not obvious.",
+        r"cut off: \boxed{42",
+    )
     assert extract_answer(text, explicit_only=True) == (None if implicit else answer)
+
+
+@pytest.mark.parametrize("before", ["so ", "the final answer is ", "the final answer is $"])
+@pytest.mark.parametrize("box", [r"\boxed", r"\boxed{", r"\boxed{4", r"\boxed{\frac{4}{"])
+def test_a_text_cut_off_in_a_box_has_not_answered(before: str, box: str) -> None:
+    assert extract_answer(before + box, explicit_only=True) is None
+    assert extract_answer(f"\\boxed{{7}}? {before}{box}", explicit_only=True) == "7"
+    assert extract_answer(f"{before}\\boxed{{42\n and so on", explicit_only=True) == "42"  # badly written, but whole
+
+
+def test_an_empty_box_holds_no_answer() -> None:
+    assert extract_answer(r"the final answer is \boxed") is None
 
 
 @pytest.mark.parametrize(("text", "answer"), LAST_NUMBER)
