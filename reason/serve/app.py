@@ -223,7 +223,7 @@ class _Handlers:
         """A search: lines about it, and the answer at the end."""
         for data in reply.opening(1):
             yield data
-        async with contextlib.aclosing(self._followed(work, place)) as steps:
+        async with contextlib.aclosing(self._service.follow(work, place)) as steps:
             async for step in steps:
                 if isinstance(step, str):
                     if reply.chat:
@@ -241,7 +241,7 @@ class _Handlers:
         for data in reply.opening():
             yield data
         if isinstance(work, Searched):
-            async with contextlib.aclosing(self._followed(work, place)) as steps:
+            async with contextlib.aclosing(self._service.follow(work, place)) as steps:
                 async for news in steps:
                     if isinstance(news, str):
                         told = reply.thought(f"{news}\n")
@@ -265,19 +265,6 @@ class _Handlers:
         outcome = self._service.sampled(work, choices, place.seconds)
         for data in reply.closing(outcome, outcome.choices[0].text[len(sent) :]):
             yield data
-
-    async def _followed(self, work: Searched, place: Place) -> AsyncGenerator[str | Outcome, None]:
-        """Lines about a search, then what it came to. Closing it cancels the search."""
-        lines: asyncio.Queue[str | None] = asyncio.Queue()
-        solving = asyncio.ensure_future(self._service.solve(work, place, lines.put_nowait))
-        solving.add_done_callback(lambda _: lines.put_nowait(None))
-        try:
-            while (line := await lines.get()) is not None:
-                yield line
-            yield solving.result()
-        finally:
-            solving.cancel()
-            await asyncio.gather(solving, return_exceptions=True)
 
     # -- bodies -----------------------------------------------------------------------------------------------------
 
