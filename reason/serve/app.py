@@ -35,7 +35,7 @@ from reason.serve.streaming import ClientGone, EventStream, unless_gone
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-__all__ = ["Guard", "make_app"]
+__all__ = ["guarded", "make_app"]
 
 _ROUTES = ("/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/models", "/health", "/metrics")
 _OPEN = ("/health",)
@@ -54,13 +54,23 @@ def make_app(service: Service, security: Security) -> ASGIApp:
         Route("/metrics", handlers.metrics),
         Route("/openapi.json", handlers.openapi),
     ]
-    app: ASGIApp = Guard(Router(routes, redirect_slashes=False), service, security)
-    if security.origins:
-        from starlette.middleware.cors import CORSMiddleware
+    return guarded(Router(routes, redirect_slashes=False), service, security)
 
-        headers = ["Authorization", "Content-Type"]
-        app = CORSMiddleware(app, allow_origins=security.origins, allow_methods=["GET", "POST"], allow_headers=headers)
-    return app
+
+def guarded(app: ASGIApp, service: Service, security: Security) -> ASGIApp:
+    """An application behind the guard; what a browser asks before a page of an allowed origin may ask is answered."""
+    guard = Guard(app, service, security)
+    if not security.origins:
+        return guard
+    from starlette.middleware.cors import CORSMiddleware
+
+    return CORSMiddleware(
+        guard,
+        allow_origins=security.origins,
+        allow_methods=["GET", "POST", "DELETE"],
+        allow_headers=["*"],  # clients have headers of their own: x-stainless-lang, mcp-protocol-version
+        expose_headers=["Mcp-Session-Id", "Retry-After"],
+    )
 
 
 class Guard:

@@ -21,7 +21,7 @@ from reason import __version__
 from reason.errors import ReasonError
 from reason.report.process import score_text
 from reason.serve.admission import Place
-from reason.serve.app import Guard
+from reason.serve.app import guarded
 from reason.serve.failures import ApiError, as_api_error
 from reason.serve.protocol import Ask, SearchAsk
 from reason.serve.replies import told_solution
@@ -141,8 +141,7 @@ def make_mcp_app(service: Service, security: Security) -> ASGIApp:
     from mcp.server.transport_security import TransportSecuritySettings
 
     unguarded = TransportSecuritySettings(enable_dns_rebinding_protection=False)  # names are the guard's matter
-    app = make_mcp_server(service).streamable_http_app(transport_security=unguarded)
-    return Guard(app, service, security)
+    return guarded(make_mcp_server(service).streamable_http_app(transport_security=unguarded), service, security)
 
 
 async def _solve(service: Service, work: Searched, place: Place, context: Context[Any, Any]) -> Found:
