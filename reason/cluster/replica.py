@@ -7,13 +7,14 @@ folder is the driver's alone.
 from __future__ import annotations
 
 import asyncio
+import logging
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from reason.errors import ReasonError
+from reason.errors import EngineError, ReasonError
 from reason.report.assignment import Assignment, Here, Outcome
 from reason.report.results import ResultsFolder
 from reason.report.sitting import spares_nobody
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from reason.tasks.task import Example
 
 __all__ = ["Loaded", "Replica", "Reply", "version"]
+
+log = logging.getLogger("reason.cluster")
 
 
 class Loaded(NamedTuple):
@@ -68,6 +71,9 @@ class Replica:
             self._solver = await asyncio.to_thread(self._make_solver)
         except ReasonError as error:
             return Loaded(None, version(), error)
+        except Exception as error:  # a machine may lack a library, a driver or memory
+            log.exception("the model was not loaded")
+            return Loaded(None, version(), EngineError(f"loading the model failed: {type(error).__name__}: {error}"))
         return Loaded(self._solver.recorded, version())
 
     async def lasts(self) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import time
 
-__all__ = ["CoreWatch"]
+__all__ = ["CoreWatch", "usable_cores"]
 
 _MIN_SECONDS = 0.2  # shorter windows say little
 
@@ -25,7 +25,7 @@ class CoreWatch:
     def free_cores(self) -> int:
         """Cores this process may use, less those that other processes kept busy meanwhile; at least 1.
         ``OMP_NUM_THREADS`` overrules the watching."""
-        allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        allowed = usable_cores()
         asked = os.environ.get("OMP_NUM_THREADS", "")
         if asked.isdigit() and int(asked) > 0:
             return min(allowed, int(asked))
@@ -35,6 +35,11 @@ class CoreWatch:
             return allowed
         others = max(0.0, (busy - self._busy) - (_own_seconds() - self._own)) / elapsed
         return max(1, min(allowed, round((os.cpu_count() or 1) - others)))
+
+
+def usable_cores() -> int:
+    """Those that the system lets this process run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _busy_seconds() -> float | None:

@@ -35,7 +35,7 @@ from reason.serve.streaming import ClientGone, EventStream, unless_gone
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-__all__ = ["Guard", "make_app"]
+__all__ = ["guarded", "make_app"]
 
 _ROUTES = ("/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/models", "/health", "/metrics")
 _OPEN = ("/health",)
@@ -54,13 +54,23 @@ def make_app(service: Service, security: Security) -> ASGIApp:
         Route("/metrics", handlers.metrics),
         Route("/openapi.json", handlers.openapi),
     ]
-    app: ASGIApp = Guard(Router(routes, redirect_slashes=False), service, security)
-    if security.origins:
-        from starlette.middleware.cors import CORSMiddleware
+    return guarded(Router(routes, redirect_slashes=False), service, security)
 
-        headers = ["Authorization", "Content-Type"]
-        app = CORSMiddleware(app, allow_origins=security.origins, allow_methods=["GET", "POST"], allow_headers=headers)
-    return app
+
+def guarded(app: ASGIApp, service: Service, security: Security) -> ASGIApp:
+    """An application behind the guard; what a browser asks before a page of an allowed origin may ask is answered."""
+    guard = Guard(app, service, security)
+    if not security.origins:
+        return guard
+    from starlette.middleware.cors import CORSMiddleware
+
+    return CORSMiddleware(
+        guard,
+        allow_origins=security.origins,
+        allow_methods=["GET", "POST", "DELETE"],
+        allow_headers=["*"],  # clients have headers of their own: x-stainless-lang, mcp-protocol-version
+        expose_headers=["Mcp-Session-Id", "Retry-After"],
+    )
 
 
 class Guard:
@@ -223,7 +233,7 @@ class _Handlers:
         """A search: lines about it, and the answer at the end."""
         for data in reply.opening(1):
             yield data
-        async with contextlib.aclosing(self._followed(work, place)) as steps:
+        async with contextlib.aclosing(self._service.follow(work, place)) as steps:
             async for step in steps:
                 if isinstance(step, str):
                     if reply.chat:
@@ -241,7 +251,7 @@ class _Handlers:
         for data in reply.opening():
             yield data
         if isinstance(work, Searched):
-            async with contextlib.aclosing(self._followed(work, place)) as steps:
+            async with contextlib.aclosing(self._service.follow(work, place)) as steps:
                 async for news in steps:
                     if isinstance(news, str):
                         told = reply.thought(f"{news}\n")
@@ -265,19 +275,6 @@ class _Handlers:
         outcome = self._service.sampled(work, choices, place.seconds)
         for data in reply.closing(outcome, outcome.choices[0].text[len(sent) :]):
             yield data
-
-    async def _followed(self, work: Searched, place: Place) -> AsyncGenerator[str | Outcome, None]:
-        """Lines about a search, then what it came to. Closing it cancels the search."""
-        lines: asyncio.Queue[str | None] = asyncio.Queue()
-        solving = asyncio.ensure_future(self._service.solve(work, place, lines.put_nowait))
-        solving.add_done_callback(lambda _: lines.put_nowait(None))
-        try:
-            while (line := await lines.get()) is not None:
-                yield line
-            yield solving.result()
-        finally:
-            solving.cancel()
-            await asyncio.gather(solving, return_exceptions=True)
 
     # -- bodies -----------------------------------------------------------------------------------------------------
 

@@ -9,7 +9,6 @@ so that it can only be a call, in a manner of writing that ``chat_tools`` reads 
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -20,7 +19,7 @@ from reason.serve.failures import bad_request
 from reason.serve.reading import Fields
 from reason.serve.strict_schemas import check_strict, satisfies
 
-__all__ = ["Offer", "needs_grammar", "read_tools"]
+__all__ = ["Offer", "read_tools"]
 
 _NAME = re.compile(r"[a-zA-Z0-9_.-]{1,64}")
 
@@ -84,19 +83,8 @@ def read_tools(body: Fields, *, flat: bool = False) -> Offer:
         names &= {_chosen(body, choice, flat)}
     if not names:
         body.wrong("tool_choice", "about functions that are among the tools")
-    needs_grammar("tool_choice", "force a call")
     forced = _forced([tool["function"] for tool in tools if tool["function"]["name"] in names])
     return Offer(tools=tools, names=names, strict=strict, one_call=one_call, choice=choice, forced=forced)
-
-
-def needs_grammar(param: str, what: str) -> None:
-    """Raises ApiError if replies cannot be held to a grammar here."""
-    if importlib.util.find_spec("llguidance") is None:
-        raise bad_request(
-            f"this server cannot {what}: it was installed without the grammar extra "
-            "(pip install 'reason-toolkit[grammar]')",
-            param=param,
-        )
 
 
 def _tool(given: Any, where: str, flat: bool, strict: dict[str, Mapping[str, Any]]) -> Mapping[str, Any]:

@@ -21,7 +21,7 @@ from reason import __version__
 from reason.errors import ReasonError
 from reason.report.process import score_text
 from reason.serve.admission import Place
-from reason.serve.app import Guard
+from reason.serve.app import guarded
 from reason.serve.failures import ApiError, as_api_error
 from reason.serve.protocol import Ask, SearchAsk
 from reason.serve.replies import told_solution
@@ -141,27 +141,19 @@ def make_mcp_app(service: Service, security: Security) -> ASGIApp:
     from mcp.server.transport_security import TransportSecuritySettings
 
     unguarded = TransportSecuritySettings(enable_dns_rebinding_protection=False)  # names are the guard's matter
-    app = make_mcp_server(service).streamable_http_app(transport_security=unguarded)
-    return Guard(app, service, security)
+    return guarded(make_mcp_server(service).streamable_http_app(transport_security=unguarded), service, security)
 
 
 async def _solve(service: Service, work: Searched, place: Place, context: Context[Any, Any]) -> Found:
-    """Runs a search and reports its progress: tokens of those that it may generate."""
-    lines: asyncio.Queue[str | None] = asyncio.Queue()
-    solving = asyncio.ensure_future(service.solve(work, place, lines.put_nowait))
-    solving.add_done_callback(lambda _: lines.put_nowait(None))
-    try:
-        for count in itertools.count(1):
-            line = await lines.get()
-            if line is None:
-                break
-            await context.report_progress(count, message=line)
-        outcome = solving.result()
-    finally:
-        solving.cancel()
-        await asyncio.gather(solving, return_exceptions=True)
-    assert outcome.solution is not None
-    return Found(text=outcome.solution.text, usage=outcome.usage.as_dict(), **told_solution(outcome.solution))
+    """Runs a search; each line about it is a report of progress."""
+    lines = itertools.count(1)
+    async with contextlib.aclosing(service.follow(work, place)) as steps:
+        async for step in steps:
+            if not isinstance(step, str):
+                assert step.solution is not None
+                return Found(text=step.solution.text, usage=step.usage.as_dict(), **told_solution(step.solution))
+            await context.report_progress(next(lines), message=step)
+    raise AssertionError("a search ends with what it came to, or raises")
 
 
 async def _verify(service: Service, problem: str, solution: str, name: str) -> Verdict:

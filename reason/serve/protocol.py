@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from reason.serve.failures import bad_request
-from reason.serve.functions import Offer, needs_grammar, read_tools
+from reason.serve.functions import Offer, read_tools
 from reason.serve.reading import Fields
 from reason.types import Budget, Message, Path, Sampling, ToolMessage
 
@@ -347,10 +347,7 @@ def read_format(asked: Fields | None, *, flat: bool = False) -> str | None:
     elif kind is None:
         asked.wrong("type", "given: text, json_object or json_schema")
     asked.end()
-    if schema is None:
-        return None
-    needs_grammar("response_format", "hold replies to a format")
-    return json.dumps(schema)
+    return None if schema is None else json.dumps(schema)
 
 
 # -- prompts -----------------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import itertools
 import re
@@ -259,6 +260,19 @@ class Service:
         solution = await run.solve()
         self.metrics.count_search(solution.strategy, solution.stopped_by)
         return self._searched(solution)
+
+    async def follow(self, search: Searched, place: Place) -> AsyncGenerator[str | Outcome, None]:
+        """Lines about a search while ``solve`` runs it, then what it came to. Closing it cancels the search."""
+        lines: asyncio.Queue[str | None] = asyncio.Queue()
+        solving = asyncio.ensure_future(self.solve(search, place, lines.put_nowait))
+        solving.add_done_callback(lambda _: lines.put_nowait(None))
+        try:
+            while (line := await lines.get()) is not None:
+                yield line
+            yield solving.result()
+        finally:
+            solving.cancel()
+            await asyncio.gather(solving, return_exceptions=True)
 
     async def sample(self, sampled: Sampled, place: Place, *, live: bool) -> AsyncGenerator[Written, None]:
         """Runs a request to the plain model in its place; closing the iterator cancels it.

@@ -91,7 +91,7 @@ class EventStream:
                     data = told
                 if not await self._sent(send, data):
                     return
-            await send({"type": "http.response.body", "body": b"", "more_body": False})
+            await self._sent(send, b"", more=False)
         finally:
             try:
                 await _end(watching, *([following] if following is not None else []))
@@ -99,9 +99,9 @@ class EventStream:
             finally:
                 self._on_close()
 
-    async def _sent(self, send: Send, data: bytes) -> bool:
+    async def _sent(self, send: Send, data: bytes, *, more: bool = True) -> bool:
         """Sends data; False if the client stopped reading, so that there is no room for more on the way to it."""
-        sending = asyncio.ensure_future(send({"type": "http.response.body", "body": data, "more_body": True}))
+        sending = asyncio.ensure_future(send({"type": "http.response.body", "body": data, "more_body": more}))
         try:
             await asyncio.wait({sending}, timeout=self._stall_seconds)
             if not sending.done():

@@ -9,7 +9,6 @@ from __future__ import annotations
 import ast
 import os
 import re
-import socket
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -18,7 +17,6 @@ from pathlib import Path
 import pytest
 
 from tests.examples.conftest import MODEL, ROOT, Scripted
-from tests.serve.conftest import until
 
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 
@@ -132,21 +130,16 @@ def test_mcp_client_on_a_script(environment: dict[str, str], tmp_path: Path) -> 
 
 
 def test_mcp_client_over_http(environment: dict[str, str], tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    command = [sys.executable, "-c", SERVER, "mcp", "--transport", "http", "--port", str(port)]
-    with subprocess.Popen(command, env=environment) as server:
+    command = [sys.executable, "-c", SERVER, "mcp", "--transport", "http", "--port", "0"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as server:
         try:
-            until(lambda: server.poll() is not None or listens(port))
-            printed = run("mcp_client", without_package(environment), tmp_path, [f"http://127.0.0.1:{port}/mcp"])
+            assert server.stderr is not None
+            lines = iter(server.stderr.readline, "")
+            url = next(word for line in lines for word in line.split() if word.startswith("http"))
+            printed = run("mcp_client", without_package(environment), tmp_path, [url])
         finally:
             server.kill()
     assert answered(printed)
-
-
-def listens(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 @pytest.mark.weights

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import sys
 from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
 
+from reason.engine.remote import RemoteEngine
 from reason.engine.scripted import ScriptedEngine
+from tests.engine.remote_servers import FakeServer
+from tests.engine.remote_servers import running as served_there
 from tests.serve.conftest import chat, client_of, make_service
 
 if TYPE_CHECKING:
@@ -352,10 +357,23 @@ async def test_what_cannot_be_honoured(client: httpx.AsyncClient, fields: dict[s
     assert message in await refused(client, chat() | fields)
 
 
-async def test_a_format_without_its_extra(client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    assert "grammar" in await refused(client, chat(response_format={"type": "json_object"}))
-    assert "grammar" in await refused(client, chat(tools=[TOOL], tool_choice="required"))
+async def test_a_format_without_its_extra(tiny: LocalEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "llguidance", None)
+    async with client_of(make_service(tiny)) as client:
+        for asked in ({"response_format": {"type": "json_object"}}, {"tools": [TOOL], "tool_choice": "required"}):
+            message = await refused(client, chat(model="tiny", **asked))
+            assert "pip install 'reason-toolkit[grammar]'" in message
+
+
+async def test_another_server_holds_replies_to_a_format_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it takes is needed there, not here."""
+    monkeypatch.setitem(sys.modules, "llguidance", None)
+    there = FakeServer(["{}"], kind="openai", completions=False)
+    with served_there(there.app) as address, contextlib.closing(RemoteEngine(address, backoff=0.01)) as engine:
+        async with client_of(make_service(engine)) as client:
+            reply = await ok(client, chat(model=engine.name, response_format={"type": "json_object"}))
+    assert reply["choices"][0]["message"]["content"] == "{}"
+    assert there.asked()[-1]["response_format"]["json_schema"]["schema"] == {"type": "object"}
 
 
 async def test_a_reply_in_a_format(tiny: LocalEngine) -> None:

@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 
 from reason.cli.main import app
 from reason.engine.scripted import ScriptedEngine
+from reason.serve.security import Security
 from tests.serve.conftest import make_service
 
 pytest.importorskip("mcp")
@@ -186,3 +187,16 @@ def test_what_is_refused_before_a_model_is_loaded(arguments: list[str], message:
     result = CliRunner().invoke(app, ["mcp", *arguments])
     assert result.exit_code == 2
     assert message in result.stderr
+
+
+@pytest.mark.parametrize(("origin", "allowed"), [("https://good.example", True), ("https://evil.example", False)])
+async def test_what_a_browser_asks_before_a_page_may(origin: str, allowed: bool) -> None:
+    from reason.serve.mcp_server import make_mcp_app
+
+    app = make_mcp_app(make_service(), Security(keys=(b"0123456789abcdef",), origins=("https://good.example",)))
+    wanted = {"access-control-request-method": "DELETE", "access-control-request-headers": "mcp-session-id"}
+    transport = httpx.ASGITransport(app=app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:8011") as client:
+        reply = await client.options("/mcp", headers={"origin": origin, **wanted})
+    assert reply.status_code == (200 if allowed else 400)
+    assert reply.headers.get("access-control-allow-origin") == (origin if allowed else None)

@@ -117,6 +117,18 @@ async def test_pages_of_other_sites(headers: dict[str, str], status: int) -> Non
         assert (await client.get("/v1/models", headers=headers)).status_code == status
 
 
+async def test_what_a_browser_asks_before_a_page_may() -> None:
+    """Whatever headers its client has: OpenAI's for JavaScript says with what it runs."""
+    asked = {"origin": "https://good.example", "access-control-request-method": "POST"}
+    asked |= {"access-control-request-headers": "authorization,content-type,x-stainless-lang"}
+    security = Security(keys=(b"0123456789abcdef",), origins=("https://good.example",))
+    async with client_of(make_service(), security) as client:
+        reply = await client.options(CHAT, headers=asked)
+        assert reply.status_code == 200, reply.text
+        assert "x-stainless-lang" in reply.headers["access-control-allow-headers"]
+        assert (await client.options(CHAT, headers=asked | {"origin": "https://evil.example"})).status_code == 400
+
+
 async def test_a_full_queue() -> None:
     service = make_service(ScriptedEngine([SLOW], delay=0.002), max_running=1, max_queued=1)
     async with client_of(service) as client:

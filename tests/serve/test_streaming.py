@@ -31,6 +31,24 @@ async def test_a_client_that_takes_nothing_has_gone_away() -> None:
     assert closed == ["events", "place"]
 
 
+async def test_one_that_does_not_take_the_end_has_gone_away() -> None:
+    closed: list[str] = []
+
+    async def events() -> AsyncGenerator[bytes, None]:
+        yield b"data: {}\n\n"
+
+    async def send(message: Any) -> None:
+        if not message.get("more_body", True):
+            await asyncio.Event().wait()
+
+    async def receive() -> Any:
+        await asyncio.Event().wait()
+
+    stream = EventStream(events(), heartbeat_seconds=60, stall_seconds=0.02, on_close=lambda: closed.append("place"))
+    await asyncio.wait_for(stream({}, receive, send), 60)
+    assert closed == ["place"]
+
+
 async def test_one_that_reads_slowly_has_not() -> None:
     taken: list[bytes] = []
 

@@ -51,6 +51,22 @@ def test_what_satisfies_a_schema(value: Any, fits: bool) -> None:
 
 
 @pytest.mark.parametrize(
+    ("value", "fits"),
+    [
+        ([1, {"a": 0}], True),
+        ([1.0, {"a": 0}], True),
+        ([True, {"a": 0}], False),
+        ([1, {"a": False}], False),
+        ([1], False),
+    ],
+)
+def test_equality_within_lists_and_objects(value: Any, fits: bool) -> None:
+    for schema in ({"const": [1, {"a": 0}]}, {"enum": ["x", [1, {"a": 0}]]}):
+        check_strict(schema, "parameters")
+        assert satisfies(value, schema) == fits
+
+
+@pytest.mark.parametrize(
     ("schema", "message"),
     [
         ({"properties": {"a": {"pattern": "(a+)+"}}}, "properties.a.pattern: strict calls cannot be held to it"),
