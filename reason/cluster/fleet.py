@@ -83,6 +83,8 @@ class Fleet:
             self._start(number)
         try:
             self._wait_for_first()
+            if self.share.room() < self.size:
+                self._note(f"not all workers can start: {self._short_of_room()}")
         except BaseException:
             self._kill()
             raise
@@ -162,11 +164,18 @@ class Fleet:
 
     def note_waiting(self) -> None:
         """Says that nobody works, and what is needed for somebody to."""
+        if self.share.room() >= self.size:
+            self._note(f"no worker is ready yet: {self.size} are starting, and load the model")
+        else:
+            self._note(f"no worker is ready: {self._short_of_room()}")
+
+    def _short_of_room(self) -> str:
         import ray
 
         free = ray.available_resources()
-        there = f"{free.get('CPU', 0.0):g} CPU and {free.get('GPU', 0.0):g} GPU"
-        self._note(f"no worker is ready: each takes {self.share}, and of the cluster's {there} are not taken")
+        left = f"{free.get('CPU', 0.0):g} CPU and {free.get('GPU', 0.0):g} GPU"
+        room = f"room for {self.share.room()} of {self.size}"
+        return f"each takes {self.share}, the cluster has {room}, and {left} are free"
 
     def none_left(self) -> ReasonError:
         """What to raise where nobody has a seat."""

@@ -32,6 +32,14 @@ class Share(NamedTuple):
         if not any(self):
             raise UsageError("a worker needs a share of the CPUs or GPUs: two times 0 would put any number anywhere")
 
+    def room(self) -> int:
+        """How many such workers the connected cluster has resources for at this moment, whoever uses them."""
+        import ray
+
+        there = ray.cluster_resources()
+        wanted = {"CPU": self.cpus, "GPU": self.gpus}
+        return min(int(there.get(name, 0.0) / amount) for name, amount in wanted.items() if amount)
+
     def __str__(self) -> str:
         return " and ".join(f"{value:g} {name}" for name, value in (("CPU", self.cpus), ("GPU", self.gpus)) if value)
 
@@ -102,11 +110,7 @@ def workers_that_fit(share: Share) -> int:
     Raises:
         ReasonError: none.
     """
-    import ray
-
-    there = ray.cluster_resources()
-    wanted = {"CPU": share.cpus, "GPU": share.gpus}
-    count = min(int(there.get(name, 0.0) / amount) for name, amount in wanted.items() if amount)
+    count = share.room()
     if count < 1:
         raise ReasonError(
             f"the cluster has no room for a worker of {share}; name their number (--workers) if machines are to come"

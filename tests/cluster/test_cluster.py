@@ -160,6 +160,17 @@ def test_what_one_process_left_goes_on_with_workers(cluster: Any, tmp_path: Path
     assert results(out) == results(tmp_path / "one")
 
 
+def test_what_is_waited_for_is_said(cluster: Any) -> None:
+    with fleet(scripted.quick, 2) as (workers, notes):
+        assert not notes
+        workers.note_waiting()
+        assert notes == ["no worker is ready yet: 2 are starting, and load the model"]
+    with fleet(scripted.quick, 5) as (workers, notes):
+        assert "not all workers can start: each takes 1 CPU, the cluster has room for 4 of 5" in notes[-1]
+        workers.note_waiting()
+        assert notes[-1].startswith("no worker is ready: each takes 1 CPU")
+
+
 def test_a_model_that_cannot_be_had_is_said_at_once(cluster: Any) -> None:
     with pytest.raises(ModelNotFound, match="no weights on this machine"), fleet(scripted.missing, 2):
         pytest.fail("it was entered")

@@ -18,7 +18,10 @@ __all__ = ["Decoding", "Stepwise", "check_at_least", "layers"]
 class Decoding:
     """Args:
     max_tokens: limit of each solution.
-    temperature, top_k, top_p, min_p: see ``Sampling``.
+    temperature: the softmax's; 0 takes the likeliest token.
+    top_k: draws from that many of the likeliest tokens; 0 from all.
+    top_p: draws from the likeliest tokens that together have this probability.
+    min_p: draws from tokens at least this share as probable as the likeliest.
     """
 
     max_tokens: int = 1024
