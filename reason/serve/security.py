@@ -99,7 +99,8 @@ def read_keys(file: Path) -> tuple[bytes, ...]:
     """Keys, one a line; lines that begin with # are remarks.
 
     Raises:
-        UsageError: the file cannot be read, has no key in it, or one that is too short or has a space in it.
+        UsageError: the file cannot be read, has no key in it, or one that is too short or has a space or anything but
+            ASCII in it.
     """
     try:
         text = file.read_text(encoding="utf-8")
@@ -112,8 +113,8 @@ def read_keys(file: Path) -> tuple[bytes, ...]:
     if not keys:
         raise UsageError(f"there is no key in {file}; write one in each line (openssl rand -hex 32 makes one)")
     for place, key in enumerate(keys, 1):
-        if len(key) < 16 or any(letter.isspace() for letter in key):
-            raise UsageError(f"key {place} in {file} must have at least 16 letters and no space in it")
+        if len(key) < 16 or any(letter.isspace() for letter in key) or not key.isascii():
+            raise UsageError(f"key {place} in {file} must have at least 16 letters, all of ASCII, and no space in it")
     return tuple(key.encode() for key in keys)
 
 

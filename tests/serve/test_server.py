@@ -76,7 +76,14 @@ async def test_keys(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "message"), [("# none\n", "no key"), ("short\n", "16 letters"), (None, "cannot read"), ("\udcff", "UTF-8")]
+    ("text", "message"),
+    [
+        ("# none\n", "no key"),
+        ("short\n", "16 letters"),
+        ("é" * 20, "of ASCII"),
+        (None, "cannot read"),
+        ("\udcff", "UTF-8"),
+    ],
 )
 def test_files_of_keys(tmp_path: Path, text: str | None, message: str) -> None:
     file = tmp_path / "keys"

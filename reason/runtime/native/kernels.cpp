@@ -1,9 +1,9 @@
-// The decode step's small-batch kernels for CPUs with AVX-512 and bf16: products against weights that stream from memory once,
-// with what follows a product (bias, residual, SwiGLU) in its epilogue; RMSNorm; rotary embedding with the KV write;
-// attention of single rows, and of many rows over one run; statistics of rows of logits.
+// The decode step's small-batch kernels for CPUs with AVX-512 and bf16: products against weights that stream from memory
+// once, with what follows a product (bias, residual, SwiGLU) in its epilogue; RMSNorm; rotary embedding with the KV
+// write; attention of single rows, and of many rows over one run; statistics of rows of logits.
 //
-// Weights are packed as strips of 32 outputs: [strip][k / 32][tile 0..1][16 pairs of k][16 outputs][2], so that a strip is one
-// sequential stream. C tiles: 16 or 32 rows by 32 outputs, float32. Callers check shapes; see kernels.py.
+// Weights are packed as strips of 32 outputs: [strip][k / 32][tile 0..1][16 pairs of k][16 outputs][2], so that a strip
+// is one sequential stream. C tiles: 16 or 32 rows by 32 outputs, float32. Callers check shapes; see kernels.py.
 
 #include <immintrin.h>
 
@@ -91,8 +91,8 @@ inline void fetch_row(const bf16* row, int64_t dim) {
 // scores [keys, 16] (16 query heads, padded) = keys of one head times its queries, unscaled.
 // query [heads, dim]; slots [count]; pairs: scratch for the queries in tile order; block: scratch [16, dim]. The values
 // are put on their way into the second-level cache.
-void score_keys(Multiplier& multiplier, const bf16* query, int64_t heads, const bf16* keys, const bf16* values, int64_t stride,
-                const int64_t* slots, int64_t count, int64_t dim, bf16* pairs, Input* block, float* scores) {
+void score_keys(Multiplier& multiplier, const bf16* query, int64_t heads, const bf16* keys, const bf16* values,
+                int64_t stride, const int64_t* slots, int64_t count, int64_t dim, bf16* pairs, Input* block, float* scores) {
   const int64_t steps = dim / 32;
   std::memset(pairs, 0, static_cast<size_t>(dim) * 16 * sizeof(bf16));
   for (int64_t h = 0; h < heads; ++h) {
@@ -102,7 +102,9 @@ void score_keys(Multiplier& multiplier, const bf16* query, int64_t heads, const 
   for (int64_t j = 0; j < count; j += kTileRows) {
     const int64_t rows = count - j < kTileRows ? count - j : kTileRows;
     const int64_t ahead = count - j < 3 * kTileRows ? count : j + 3 * kTileRows;
-    for (int64_t next = j + 2 * kTileRows; next < ahead; ++next) fetch_row<_MM_HINT_T0>(keys + slots[next] * stride, dim);
+    for (int64_t next = j + 2 * kTileRows; next < ahead; ++next) {
+      fetch_row<_MM_HINT_T0>(keys + slots[next] * stride, dim);
+    }
     for (int64_t r = j; r < j + rows; ++r) fetch_row<_MM_HINT_T1>(values + slots[r] * stride, dim);
     for (int64_t r = 0; r < rows; ++r) Multiplier::copy(keys + slots[j + r] * stride, dim, block + r * dim);
     multiplier.tile(block, dim, pairs, steps, scores + j * 16);
@@ -492,8 +494,8 @@ void reason_rms_norm(const bf16* x, const bf16* weight, bf16* out, int64_t rows,
   }
 }
 
-// Splits qkv [rows, heads + 2 * kv_heads, dim]; rotates q into query [rows, heads, dim] and k into its slot of keys; copies v into
-// its slot of values. cos and sin are tables [positions, dim], sin negated in its first half.
+// Splits qkv [rows, heads + 2 * kv_heads, dim]; rotates q into query [rows, heads, dim] and k into its slot of keys;
+// copies v into its slot of values. cos and sin are tables [positions, dim], sin negated in its first half.
 void reason_rotate_and_write(const bf16* qkv, const bf16* cos, const bf16* sin, const int64_t* positions,
                              const int64_t* slots, bf16* query, bf16* keys, bf16* values, int64_t rows, int64_t heads,
                              int64_t kv_heads, int64_t dim) {
@@ -518,7 +520,8 @@ void reason_rotate_and_write(const bf16* qkv, const bf16* cos, const bf16* sin, 
 }
 
 // Attention of single rows, each over keys of its own: out [batch, heads, dim], lse [batch, heads].
-// query [*, heads, dim] is read at rows[b] (b where rows is null); slots [batch, width], the first lengths[b] of each count.
+// query [*, heads, dim] is read at rows[b] (b where rows is null); slots [batch, width], the first lengths[b] of each
+// count.
 // At most 16 query heads to a key head; dim a multiple of 64, at most 256.
 void reason_attend(const bf16* query, const int64_t* rows, const bf16* keys, const bf16* values, const int64_t* slots,
                    const int64_t* lengths, bf16* out, float* merged, float* lse, int64_t batch, int64_t width,
@@ -537,7 +540,8 @@ void reason_attend(const bf16* query, const int64_t* rows, const bf16* keys, con
       const int64_t* places = slots + b * width;
       const int64_t row = rows ? rows[b] : b;
       const bf16* q = query + (row * heads + kv * groups) * dim;
-      score_keys(multiplier, q, groups, keys + kv * dim, values + kv * dim, stride, places, count, dim, pairs, block, scores);
+      score_keys(multiplier, q, groups, keys + kv * dim, values + kv * dim, stride, places, count, dim, pairs, block,
+                 scores);
       __m512 top = _mm512_set1_ps(-3.0e38f), sum = _mm512_setzero_ps();
       for (int64_t j = 0; j < count; ++j) top = _mm512_max_ps(top, _mm512_load_ps(scores + j * 16));
       const __m512 factor = _mm512_set1_ps(scale);
@@ -574,8 +578,8 @@ void reason_attend(const bf16* query, const int64_t* rows, const bf16* keys, con
 }
 
 // Attention of many rows over one run, merged into what the rows have: out [*, heads, dim] and lse [*, heads], float.
-// query [*, heads, dim] and they are read from row `begin` on; slots [count] are the run's; row r sees the first visible[r]
-// of its keys (all where visible is null). dim a multiple of 32, at most 256.
+// query [*, heads, dim] and they are read from row `begin` on; slots [count] are the run's; row r sees the first
+// visible[r] of its keys (all where visible is null). dim a multiple of 32, at most 256.
 void reason_attend_run(const bf16* query, const bf16* keys, const bf16* values, const int64_t* slots,
                        const int64_t* visible, float* out, float* lse, int64_t begin, int64_t rows, int64_t count,
                        int64_t heads, int64_t kv_heads, int64_t dim, float scale) {

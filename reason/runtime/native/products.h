@@ -1,8 +1,8 @@
 // What the kernels and the processors' ways to multiply agree on.
 //
-// A sum over k is taken in float32 and in one order, whatever is computed beside it: so a row's result does not depend on
-// the other rows of its batch. Each way to multiply is a type `Input`, which x has to be in, and a class `Multiplier`, one
-// per thread and parallel region:
+// A sum over k is taken in float32 and in one order, whatever is computed beside it: so a row's result does not depend
+// on the other rows of its batch. Each way to multiply is a type `Input`, which x has to be in, and a class
+// `Multiplier`, one per thread and parallel region:
 //
 //   copy(from, count, to)                     to [count] = from [count] as Input, count a multiple of 16
 //   all_of(x, count)                          x [count] as Input, until the thread's next call

@@ -67,10 +67,11 @@ class Multiplier {
  private:
   static constexpr int64_t kLinesAhead = 64;
 
-  // c [kRows, 16 * kColumns], rows `width` apart; a second pair of columns goes where two_strips wants its second strip.
+  // c [kRows, 16 * kColumns], rows `width` apart; a second pair of columns goes where two_strips wants its second
+  // strip.
   template <int kColumns, int kRows>
-  [[gnu::noinline]] static void block(const Input* x, int64_t stride, const bf16* const* w, int64_t ahead, int64_t steps, float* c,
-                    int64_t width) {
+  [[gnu::noinline]] static void block(const Input* x, int64_t stride, const bf16* const* w, int64_t ahead,
+                                      int64_t steps, float* c, int64_t width) {
     const __m512i upper = _mm512_set1_epi32(static_cast<int>(0xffff0000u));
     __m512 sums[kRows][kColumns];
 #pragma GCC unroll 16

@@ -3,10 +3,10 @@
 //   x = code * scale[row, group],  w = (code - 128) * scale[group, output],
 //   sum_k x w = sum_groups scale * scale * (sum_k x_code w_code - 128 sum_k x_code)
 //
-// whose inner sums are exact in 32 bits; the outer one is taken in float32 and in the order of the groups, so that a row's
-// result does not depend on the other rows of its batch.
+// whose inner sums are exact in 32 bits; the outer one is taken in float32 and in the order of the groups, so that a
+// row's result does not depend on the other rows of its batch.
 //
-// Weights are packed as strips of 32 outputs: codes [strip][k / 4][2][16 outputs][4], scales [strip][group][32 outputs].
+// Weights are packed as strips of 32 outputs: codes [strip][k / 4][2][16 outputs][4], scales [strip][group][32].
 
 #pragma once
 
@@ -32,7 +32,9 @@ class CodedRows {
       const bf16* from = x + row * inputs + g * group;
       int8_t* to = codes + row * inputs + g * group;
       __m512i most = _mm512_setzero_si512();  // magnitudes are ordered as their bits are
-      for (int64_t i = 0; i < group; i += 16) most = _mm512_max_epi32(most, _mm512_and_si512(bits(from + i), magnitude));
+      for (int64_t i = 0; i < group; i += 16) {
+        most = _mm512_max_epi32(most, _mm512_and_si512(bits(from + i), magnitude));
+      }
       const float top = _mm512_reduce_max_ps(_mm512_castsi512_ps(most));
       const __m512 inverse = _mm512_set1_ps(top > 0.0f ? 127.0f / top : 0.0f);
       __m512i total = _mm512_setzero_si512();
@@ -82,7 +84,9 @@ class CodedRows {
   }
 
   // As _mm512_dpbusd_epi32, around which the compiler copies the sums out of their registers and back.
-  static void add_products(__m512i& sum, __m512i w, __m512i x) { asm("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(w), "v"(x)); }
+  static void add_products(__m512i& sum, __m512i w, __m512i x) {
+    asm("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(w), "v"(x));
+  }
 
   template <int kRows>
   [[gnu::noinline]] void block(int64_t row, const uint8_t* w, const float* w_scales, float* c) const {
