@@ -1,5 +1,5 @@
-// The decode step's small-batch kernels for CPUs with AVX-512 and bf16: products against weights that stream from memory
-// once, with what follows a product (bias, residual, SwiGLU) in its epilogue; RMSNorm; rotary embedding with the KV
+// The decode step's small-batch kernels for CPUs with AVX-512 and bf16: products against weights that stream from
+// memory once, with what follows a product (bias, residual, SwiGLU) in its epilogue; RMSNorm; rotary embedding with the KV
 // write; attention of single rows, and of many rows over one run; statistics of rows of logits.
 //
 // Weights are packed as strips of 32 outputs: [strip][k / 32][tile 0..1][16 pairs of k][16 outputs][2], so that a strip
@@ -92,7 +92,8 @@ inline void fetch_row(const bf16* row, int64_t dim) {
 // query [heads, dim]; slots [count]; pairs: scratch for the queries in tile order; block: scratch [16, dim]. The values
 // are put on their way into the second-level cache.
 void score_keys(Multiplier& multiplier, const bf16* query, int64_t heads, const bf16* keys, const bf16* values,
-                int64_t stride, const int64_t* slots, int64_t count, int64_t dim, bf16* pairs, Input* block, float* scores) {
+                int64_t stride, const int64_t* slots, int64_t count, int64_t dim, bf16* pairs, Input* block,
+                float* scores) {
   const int64_t steps = dim / 32;
   std::memset(pairs, 0, static_cast<size_t>(dim) * 16 * sizeof(bf16));
   for (int64_t h = 0; h < heads; ++h) {
