@@ -1,6 +1,6 @@
 // The decode step's small-batch kernels for CPUs with AVX-512 and bf16: products against weights that stream from
-// memory once, with what follows a product (bias, residual, SwiGLU) in its epilogue; RMSNorm; rotary embedding with the KV
-// write; attention of single rows, and of many rows over one run; statistics of rows of logits.
+// memory once, with what follows a product (bias, residual, SwiGLU) in its epilogue; RMSNorm; rotary embedding with the
+// KV write; attention of single rows, and of many rows over one run; statistics of rows of logits.
 //
 // Weights are packed as strips of 32 outputs: [strip][k / 32][tile 0..1][16 pairs of k][16 outputs][2], so that a strip
 // is one sequential stream. C tiles: 16 or 32 rows by 32 outputs, float32. Callers check shapes; see kernels.py.
