@@ -193,12 +193,12 @@ async def _solve(start: Callable[[], AnyRun], shown: Budget | None) -> Solution:
 
 
 def measure_names(strategy: Strategy, engine: Engine) -> list[str]:
-    """The verifiers and embedders that a strategy asks, "auto" with what it stands for."""
+    """The verifiers and embedders that a strategy asks; of those that were chosen for the engine, that they were."""
     from reason.types import capabilities_of
-    from reason.verifiers import DEFAULT_VERIFIER, default_verifier
+    from reason.verifiers import meant_by
 
-    default = f"{default_verifier(engine.name, capabilities_of(engine))} ({DEFAULT_VERIFIER})"
-    return [default if name == DEFAULT_VERIFIER else name for name in strategy.measures]
+    meant = {name: meant_by(name, engine.name, capabilities_of(engine)) for name in strategy.measures}
+    return [found if found == name else f"{found} (auto)" for name, found in meant.items()]
 
 
 def print_solution(

@@ -63,5 +63,5 @@ def _failure(
         lines.append(f"  - bring {entry.filename} here by other means and pass --model FILE.gguf")
         lines.append("  - pass --model FOLDER, a model in transformers format (config.json and *.safetensors)")
     else:
-        lines.append("  - choose an embedder without weights of its own: hidden")
+        lines.append("  - choose an embedder without weights of its own: hidden (not over a server)")
     return (ChecksumMismatch if mismatch else ModelNotFound)("\n".join(lines))

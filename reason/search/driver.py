@@ -23,6 +23,7 @@ from reason.fields import describe
 from reason.search.admission import Admission, check_budget
 from reason.search.effects import Effects, Work
 from reason.search.generation import Generated, is_thinking, open_ended, prompted, step_text, thinking_end
+from reason.search.measuring import same_distances
 from reason.search.tree import ROOT, Cancel, Expand, Measure, Node, NodeEnd, Room, Strategy, Tree
 from reason.search.voting import best_unfinished
 from reason.tasks.answers import extract_answer
@@ -101,7 +102,13 @@ class Run:
             raise UsageError(f"max_in_flight must be at least 1, got {max_in_flight}")
         self.engine = engine
         run_seed = int.from_bytes(hashlib.blake2b(f"{seed}:{problem.id}".encode(), digest_size=7).digest(), "big")
-        self.tree = Tree(problem, seed=run_seed, thinking=engine.codec.thinking)
+        given = verifiers or {}
+        if missing := [name for name in strategy.measures if name not in given]:
+            raise UsageError(f"the strategy measures with {', '.join(missing)}, which the run was not given")
+        self._verifiers = {name: given[name] for name in strategy.measures}
+        self.tree = Tree(
+            problem, seed=run_seed, thinking=engine.codec.thinking, same_distance=same_distances(self._verifiers)
+        )
         self.owner = owner
         self.strategy = strategy
         self._strategy_name = strategy_name
@@ -109,10 +116,6 @@ class Run:
         forced = () if max_thinking_tokens is None else thinking_end(engine.codec)
         self._admission = Admission(budget, self.tree, calls_each=2 if forced else 1, tokens_between=len(forced))
         self._seed = seed
-        given = verifiers or {}
-        if missing := [name for name in strategy.measures if name not in given]:
-            raise UsageError(f"the strategy measures with {', '.join(missing)}, which the run was not given")
-        self._verifiers = {name: given[name] for name in strategy.measures}
         self._effects = Effects(
             engine,
             self.tree,
@@ -460,10 +463,15 @@ class Run:
             "step_delimiter": problem.step_delimiter,
             "closing": problem.closing,
             **({"tests": problem.tests, "setup": problem.setup} if problem.tests else {}),
-            "verifiers": {name: describe(verifier) for name, verifier in self._verifiers.items()},
+            "verifiers": {name: _described(name, verifier) for name, verifier in self._verifiers.items()},
             **({"probes": probes} if (probes := self._effects.probes) else {}),
             "prompt": prompt,
         }
+
+
+def _described(name: str, measure: Verifier | Embedder) -> dict[str, Any]:
+    """Its fields, and its own name where the strategy has another for it: what was chosen for "auto"."""
+    return {**({"name": measure.name} if measure.name != name else {}), **describe(measure)}
 
 
 def _goes_on(node: Node, parent: Node) -> bool:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     import torch
 
-__all__ = ["checked_scores", "find_verifiers", "packed", "trajectories", "vectors"]
+__all__ = ["checked_scores", "find_verifiers", "packed", "same_distances", "trajectories", "vectors"]
 
 
 def find_verifiers(
@@ -39,13 +39,13 @@ def find_verifiers(
     """
     if not strategy.measures:
         return {}
-    from reason.verifiers import DEFAULT_VERIFIER, check_needs, default_verifier, make_measure
+    from reason.verifiers import DEFAULT_VERIFIER, check_needs, make_measure, meant_by
     from reason.verifiers.aggregate import check_aggregation
 
     given = given or {}
     found: dict[str, Verifier | Embedder] = {}
     for name in strategy.measures:
-        meant = default_verifier(model, can) if name == DEFAULT_VERIFIER and name not in given else name
+        meant = name if name in given else meant_by(name, model, can)
         found[name] = given[meant] if meant in given else make_measure(meant)
         if can is not None:
             check_needs(found[name], can, model or "this model")
@@ -89,6 +89,12 @@ def packed(embedder: Embedder, embeddings: Sequence[Sequence[float]], count: int
         raise UsageError(f"the embedder {embedder.name} gave a vector that is not finite")
     found /= np.maximum(np.linalg.norm(found, axis=1, keepdims=True), 1e-12)
     return [row.tobytes() for row in found.astype("<f2")]
+
+
+def same_distances(measures: Mapping[str, Verifier | Embedder]) -> dict[str, float]:
+    """Up to which cosine distance two steps say the same, of the embedders that know it."""
+    known = {name: getattr(measure, "same_distance", None) for name, measure in measures.items()}
+    return {name: float(distance) for name, distance in known.items() if distance is not None}
 
 
 def vectors(tree: Tree, nodes: Sequence[int], name: str) -> npt.NDArray[np.float32]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
@@ -78,16 +78,24 @@ class Tree:
     Args:
         seed: of the run and the problem; what strategies toss their coins with.
         thinking: how the model marks its thinking; None if it does not.
+        same_distance: by embedder, up to which cosine distance two steps say the same, of those that know it.
     """
 
-    __slots__ = ("_changed", "_children", "measuring", "nodes", "problem", "seed", "thinking")
+    __slots__ = ("_changed", "_children", "measuring", "nodes", "problem", "same_distance", "seed", "thinking")
 
     def __init__(
-        self, problem: Problem, nodes: Sequence[Node] = (), *, seed: int = 0, thinking: Thinking | None = None
+        self,
+        problem: Problem,
+        nodes: Sequence[Node] = (),
+        *,
+        seed: int = 0,
+        thinking: Thinking | None = None,
+        same_distance: Mapping[str, float] | None = None,
     ) -> None:
         self.problem = problem
         self.seed = seed
         self.thinking = thinking
+        self.same_distance = dict(same_distance or {})
         self.nodes: list[Node] = []
         self.measuring: set[tuple[int, str]] = set()  # (node, verifier) under way
         self._children: list[list[int]] = []

@@ -11,7 +11,7 @@ from reason.verifiers.aggregate import AGGREGATIONS, aggregate, check_aggregatio
 from reason.verifiers.agreement import Agreement
 from reason.verifiers.codet import CodeT
 from reason.verifiers.confidence import Confidence
-from reason.verifiers.embeddings import DEFAULT_EMBEDDER, EMBEDDERS
+from reason.verifiers.embeddings import AUTO_EMBEDDING, DEFAULT_EMBEDDER, EMBEDDERS, default_embedder, is_embedding
 from reason.verifiers.ensemble import Ensemble
 from reason.verifiers.entropy import Entropy
 from reason.verifiers.judge import Judge
@@ -36,10 +36,12 @@ __all__ = [
     "aggregate",
     "check_aggregation",
     "check_needs",
+    "default_embedder",
     "default_verifier",
     "make_embedder",
     "make_measure",
     "make_verifier",
+    "meant_by",
 ]
 
 VERIFIERS: dict[str, type[Any]] = {
@@ -81,6 +83,14 @@ def default_verifier(model: str | None, can: Capabilities | None = None) -> str:
     return "logprob" if can.logprobs else "agreement"
 
 
+def meant_by(name: str, model: str | None, can: Capabilities | None = None) -> str:
+    """What a name among a strategy's measures stands for: the default verifier and embedder are chosen by the model and
+    its engine; otherwise as ``default_verifier``."""
+    if name == DEFAULT_VERIFIER:
+        return default_verifier(model, can)
+    return default_embedder(can) if name == AUTO_EMBEDDING else name
+
+
 def make_verifier(name: str | Verifier, /, **fields: Any) -> Verifier:
     """A verifier by name, with its fields; a verifier object is passed through.
 
@@ -110,7 +120,7 @@ def make_embedder(name: str | Embedder, /, **fields: Any) -> Embedder:
 
 def make_measure(name: str) -> Verifier | Embedder:
     """The verifier or embedder of a name that a strategy measures with; otherwise as ``make_verifier``."""
-    if name.partition(":")[0].strip().lower() in EMBEDDERS:
+    if is_embedding(name):
         return make_embedder(name)
     return make_verifier(name)
 

@@ -10,22 +10,24 @@ from typing import Any
 import pytest
 
 from reason.api import Solver, run_sync
+from reason.cli.solve import measure_names
 from reason.engine.codec import HubCodec
 from reason.engine.remote import RemoteEngine
 from reason.engine.scripted import ScriptedEngine
 from reason.errors import UsageError
 from reason.route import RoutedEngine, make_router
+from reason.search.journal import read_journal
 from reason.search.measuring import find_verifiers
 from reason.search.strategies import make_strategy
 from reason.types import Budget, Capabilities, Problem, capabilities_of
-from reason.verifiers import default_verifier
+from reason.verifiers import default_embedder, default_verifier
 from tests.engine.remote_servers import FakeServer, running
 
 PROBLEM = Problem(content="what is 3 times 4?")
 SETTINGS: dict[str, dict[str, Any]] = {
     "best-of-n": {"num_samples": 5, "select": "weighted"},
     "beam": {"width": 4, "beam_width": 2, "max_steps": 4},
-    "ets": {"width": 4, "max_steps": 4, "diversity_weight": 0.0},
+    "ets": {"width": 4, "max_steps": 4},
     "mcts": {"iterations": 3, "max_steps": 4},
     "best-first": {"num_children": 2, "iterations": 4},
     "merge": {"width": 4, "beam_width": 2, "max_steps": 3, "embedder": "mine", "distance": 0.1},
@@ -63,7 +65,7 @@ def engine(request: pytest.FixtureRequest, codec: HubCodec) -> Iterator[RemoteEn
 @pytest.mark.parametrize("name", SETTINGS)
 def test_strategies(engine: RemoteEngine, name: str, tmp_path: FilePath) -> None:
     solver = Solver(engine=engine)
-    options = SETTINGS[name] | {"max_tokens": 80, "verifiers": {"mine": ByLength()}}
+    options = SETTINGS[name] | {"max_tokens": 80, "verifiers": {"mine": ByLength(), "minilm": ByLength()}}
     solution = solver.solve(PROBLEM, name, **options)
     assert solution.answer in ("12", "7")
     assert solution.usage.policy_tokens > 0
@@ -89,6 +91,40 @@ def test_auto_is_what_the_server_has_enough_for(engine: RemoteEngine) -> None:
     assert found.name == "logprob"
     solution = Solver(engine=engine).solve(PROBLEM, "beam", width=2, beam_width=1, max_steps=3, max_tokens=60)
     assert all(each.score is not None and 0 < each.score < 1 for each in solution.candidates)
+
+
+def test_the_embedder_is_what_the_server_has_enough_for(tmp_path: FilePath) -> None:
+    read: list[str] = []
+
+    class Reads(ByLength):
+        name = "minilm"
+
+        async def embed(self, trajectories: Any, engine: Any, owner: str) -> list[list[float]]:
+            read.extend(each.text for each in trajectories)
+            return await super().embed(trajectories, engine, owner)
+
+    strategy = make_strategy("ets", width=4, max_steps=4, max_tokens=400)
+    with running(FakeServer(script, kind="vllm").app) as address:
+        engine = RemoteEngine(address, backoff=0.01)
+        found = find_verifiers(strategy, model=engine.name, can=engine.capabilities)
+        assert {name: each.name for name, each in found.items()} == {"auto": "logprob", "auto-embedder": "minilm"}
+        assert measure_names(strategy, engine) == ["logprob (auto)", "minilm (auto)"]
+        file = tmp_path / "trace.jsonl"
+        run = Solver(engine=engine).start(PROBLEM, strategy, journal=file, verifiers={"minilm": Reads()})
+        run_sync(run.solve())
+        engine.close()
+    assert len(set(read)) > 1
+    (header, *_) = read_journal(file)
+    assert header["fields"]["embedder"] == "auto"
+    assert {name: each["name"] for name, each in header["verifiers"].items()} == {
+        "auto": "logprob",
+        "auto-embedder": "minilm",
+    }
+
+
+def test_the_default_embedder() -> None:
+    assert default_embedder() == default_embedder(Capabilities()) == "hidden"
+    assert default_embedder(Capabilities(states=False)) == "minilm"
 
 
 def test_the_default_verifier() -> None:

@@ -18,11 +18,12 @@ from typing import TYPE_CHECKING, Any
 from reason.engine.scripted import ScriptedEngine
 from reason.search.tree import ROOT, Node, NodeEnd, Strategy, Tree
 from reason.types import Engine, Problem, Trajectory
+from reason.verifiers.embeddings import AUTO_EMBEDDING
 
 if TYPE_CHECKING:
     from tests.search.conftest import MakeRun
 
-VERIFIER = "auto"
+VERIFIER, EMBEDDER = "auto", AUTO_EMBEDDING
 
 
 class PlannedEngine(ScriptedEngine):
@@ -68,7 +69,8 @@ class FirstLetter:
     """Embeds a step by its first letter: a at 0 degrees, b at 20, and so on; the cosine distance of neighbours is
     .06, of the next but one .23."""
 
-    name: str = "hidden"
+    name: str = EMBEDDER
+    same_distance: float | None = 0.01
 
     async def embed(self, trajectories: Sequence[Trajectory], engine: Engine, owner: str) -> Sequence[Sequence[float]]:
         angles = [math.radians(20 * (ord(each.steps[-1].text[0]) - ord("a"))) for each in trajectories]
@@ -93,8 +95,8 @@ def play(make_run: MakeRun, strategy: Strategy, plan: Mapping[str, Sequence[str]
             async for completion in super().generate(asked):
                 yield completion
 
-    verifiers = {VERIFIER: LastNumber(), "hidden": FirstLetter()}
-    run = make_run(Watched(plan), strategy, verifiers=verifiers, problem=BOXED, **options)
+    options.setdefault("verifiers", {VERIFIER: LastNumber(), EMBEDDER: FirstLetter()})
+    run = make_run(Watched(plan), strategy, problem=BOXED, **options)
     solution = asyncio.run(asyncio.wait_for(run.solve(), 10))
     return solution, run.tree, requests
 

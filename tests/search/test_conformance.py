@@ -34,7 +34,7 @@ from reason.types import (
     Usage,
     Verifier,
 )
-from reason.verifiers import EMBEDDERS
+from reason.verifiers.embeddings import AUTO_EMBEDDING, is_embedding
 
 SETTINGS: dict[str, list[dict[str, Any]]] = {
     "auto": [{"budget_tokens": 1500}],
@@ -137,7 +137,8 @@ class HashVerifier:
 class HashEmbedder:
     """Embeds a step as a direction in a quarter of the plane, by a hash of its text."""
 
-    name: str = "hidden"
+    name: str = AUTO_EMBEDDING
+    same_distance: float = 0.01
 
     async def embed(self, trajectories: Sequence[Trajectory], engine: Engine, owner: str) -> Sequence[Sequence[float]]:
         await asyncio.sleep(0)
@@ -237,7 +238,7 @@ def start(engine: Engine, strategy: Strategy, **options: Any) -> Run:
     settings: dict[str, Any] = {"strategy_name": "test", "budget": Budget(), "seed": 3, "owner": "run", **options}
     problem = settings.pop("problem", PROBLEM)
     verifiers: dict[str, Verifier | Embedder] = {
-        name: HashEmbedder(name=name) if name in EMBEDDERS else HashVerifier(name=name) for name in strategy.measures
+        name: HashEmbedder(name=name) if is_embedding(name) else HashVerifier(name=name) for name in strategy.measures
     }
     return Run(engine, problem, strategy, verifiers=verifiers, **settings)
 

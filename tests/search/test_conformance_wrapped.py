@@ -20,6 +20,7 @@ from reason.search.strategies.early_stopping import AdaptiveConsistency, Unanimo
 from reason.search.strategies.merge import Merge
 from reason.search.tree import Strategy
 from reason.types import Budget
+from reason.verifiers.embeddings import AUTO_EMBEDDING
 from tests.search.test_auto import table
 from tests.search.test_conformance import LIMITED, SETTINGS, Checked, PathEngine, shape, solve
 
@@ -75,7 +76,7 @@ def test_auto_is_merged_if_what_it_chose_is(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="BestOfN does not write step by step"):
         make_strategy("merge", inner="auto", budget_tokens=1000, table=table(tmp_path))
     merged = make_strategy("merge", inner="auto", budget_tokens=3000, table=table(tmp_path))
-    assert merged.measures == ("auto", "hidden")
+    assert merged.measures == ("auto", AUTO_EMBEDDING)
 
 
 def test_what_merges_is_not_merged_again() -> None:

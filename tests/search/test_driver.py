@@ -128,7 +128,8 @@ def test_strategies_are_shown_no_reference_answer(solve: Solve) -> None:
 
     told = {"content", "question", "passages", "tests", "entry_point", "setup"}  # tests are those that are public
     assert names(Problem) == told | {"id", "extract", "equivalent", "step_delimiter", "closing"}
-    assert set(Tree.__slots__) == {"problem", "seed", "thinking", "nodes", "measuring", "_children", "_changed"}
+    own = {"problem", "seed", "thinking", "same_distance", "nodes", "measuring", "_children", "_changed"}
+    assert set(Tree.__slots__) == own
     assert names(Node) == {
         *(
             "id",

@@ -19,11 +19,11 @@ from reason.search.strategies.ets import ETS
 from reason.search.strategies.rebase import REBASE
 from reason.search.tree import ROOT, Expand, Measure, Node, Room, Tree
 from reason.types import Engine, Problem, Trajectory
+from tests.search.planned import EMBEDDER, VERIFIER
 
 if TYPE_CHECKING:
     from tests.search.conftest import MakeRun
 
-VERIFIER, EMBEDDER = "auto", "hidden"
 PROMPT = (1, 2, 3)
 
 

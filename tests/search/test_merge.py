@@ -24,8 +24,7 @@ from reason.search.strategies.rebase import REBASE
 from reason.search.tree import ROOT, Action, Cancel, Expand, Measure, Room, Strategy, Tree
 from reason.search.voting import vote
 from reason.types import Answer, Budget
-from reason.verifiers.embeddings import same_distance
-from tests.search.planned import VERIFIER, LastNumber, expanded, grown, names, play
+from tests.search.planned import EMBEDDER, VERIFIER, FirstLetter, LastNumber, expanded, grown, names, play
 from tests.search.test_conformance import PathEngine, shape
 from tests.search.test_conformance import solve as solve_path
 
@@ -225,16 +224,16 @@ def test_open_siblings_are_seen_when_all_of_them_are_decided_about(make_run: Mak
 
 def test_embeddings_are_asked_for_when_nothing_is_missing() -> None:
     strategy = Merge(inner=Spy(num_samples=3), distance=CUT)
-    due = [Measure(nodes=(1, 2), name="hidden"), Measure(nodes=(1, 2), name=VERIFIER)]
+    due = [Measure(nodes=(1, 2), name=EMBEDDER), Measure(nodes=(1, 2), name=VERIFIER)]
     tree = grown((ROOT, "a", "step"), (ROOT, "b", "step"))
     assert strategy.ask(tree, Room(5)) == [Expand(node=ROOT, num_samples=1, until="step", max_tokens=50)]
     tree = grown((ROOT, "a", "step"), (ROOT, "b", "step"), (ROOT, "", None))
     assert strategy.ask(tree, Room(5)) == []
     tree[3].finish_reason = "error"
     assert strategy.ask(tree, Room(5)) == due
-    tree.measuring.add((1, "hidden"))
+    tree.measuring.add((1, EMBEDDER))
     tree[2].scores[VERIFIER] = (0.5,)
-    assert strategy.ask(tree, Room(5)) == [Measure(nodes=(2,), name="hidden"), Measure(nodes=(1,), name=VERIFIER)]
+    assert strategy.ask(tree, Room(5)) == [Measure(nodes=(2,), name=EMBEDDER), Measure(nodes=(1,), name=VERIFIER)]
 
 
 def test_when_nothing_more_may_be_started_nothing_is_embedded() -> None:
@@ -246,7 +245,7 @@ def test_when_nothing_more_may_be_started_nothing_is_embedded() -> None:
 def test_strategies_without_a_verifier_get_the_first(make_run: MakeRun) -> None:
     spy = Spy(num_samples=3, measures=())
     strategy = Merge(inner=spy, distance=CUT)
-    assert strategy.measures == ("hidden",)
+    assert strategy.measures == (EMBEDDER,)
     _, tree, _ = play(make_run, strategy, {"": ["a .1", "b .2", "a .3"]})
     assert merged(tree) == {"a": "a"}
     assert tree[1].notes["members"] == [1, 3]
@@ -299,8 +298,14 @@ def test_an_embedder_has_a_distance_of_its_own(make_run: MakeRun) -> None:
     plan = {"": ["a1 .1", "b .2", "a2 .3", "=1 .4"]}
     assert merged(play(make_run, Merge(inner=Spy()), plan)[1]) == {"a1": "a2"}
     assert merged(play(make_run, Merge(inner=Spy(), distance=0.1), plan)[1]) == {"a1": "a2", "b": "a2"}
-    assert 0 < same_distance("hidden") < 0.06
-    assert same_distance("sentence-transformers:same_distance=0.07") == 0.07
+    of_its_own = {VERIFIER: LastNumber(), EMBEDDER: FirstLetter(same_distance=0.1)}
+    assert merged(play(make_run, Merge(inner=Spy()), plan, verifiers=of_its_own)[1]) == {"a1": "a2", "b": "a2"}
+
+
+def test_an_embedder_in_the_place_of_auto_may_lack_a_distance(make_run: MakeRun) -> None:
+    mine = {VERIFIER: LastNumber(), EMBEDDER: FirstLetter(same_distance=None)}
+    with pytest.raises(UsageError, match="the embedder given for 'auto-embedder' has no same_distance"):
+        play(make_run, Merge(inner=Spy()), {"": ["a1 .1", "a2 .3"]}, verifiers=mine)
 
 
 @pytest.mark.parametrize(

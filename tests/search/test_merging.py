@@ -12,7 +12,7 @@ from reason.search.measuring import packed
 from reason.search.merging import MergedTree, clusters, merge, spread, undecided
 from reason.search.tree import ROOT, Expand, Node, Tree
 from reason.types import Message
-from tests.search.planned import VERIFIER, FirstLetter, grown
+from tests.search.planned import EMBEDDER, VERIFIER, FirstLetter, grown
 
 OTHERS = {"num_tokens": 3, "prompt_tokens": 2, "context": (1, 2, 3), "depth": 1, "answer": "4", "path_tokens": 5}
 
@@ -174,13 +174,13 @@ def embedded(*texts: str, scores: Any = ()) -> Tree:
     tree = grown(*((ROOT, text, "step") for text in texts), scores=scores)
     for node in tree.nodes[1:]:
         angle = math.radians(20 * (ord(node.text[0]) - ord("a")))
-        (node.embeddings["hidden"],) = packed(FirstLetter(), [(math.cos(angle), math.sin(angle))], 1)
+        (node.embeddings[EMBEDDER],) = packed(FirstLetter(), [(math.cos(angle), math.sin(angle))], 1)
     return tree
 
 
 def test_the_best_stands_for_its_cluster() -> None:
     tree = embedded("a", "c", "a", "a", scores=[0.3, 0.1, 0.8, 0.8])
-    merge(tree, [1, 2, 3, 4], embedder="hidden", distance=0.05, verifier=VERIFIER)
+    merge(tree, [1, 2, 3, 4], embedder=EMBEDDER, distance=0.05, verifier=VERIFIER)
     assert [node.notes for node in tree.nodes[1:]] == [
         {"merged_into": 3},
         {"members": [2]},
@@ -191,7 +191,7 @@ def test_the_best_stands_for_its_cluster() -> None:
 
 def test_without_a_verifier_the_first_does() -> None:
     tree = embedded("b", "a", "b")
-    merge(tree, [1, 2, 3], embedder="hidden", distance=0.05, verifier=None)
+    merge(tree, [1, 2, 3], embedder=EMBEDDER, distance=0.05, verifier=None)
     assert [node.notes for node in tree.nodes[1:]] == [{"members": [1, 3]}, {"members": [2]}, {"merged_into": 1}]
 
 

@@ -16,8 +16,8 @@ import torch
 from reason.engine.scripted import ScriptedEngine
 from reason.errors import ModelError, UnknownName, UsageError
 from reason.types import Embedder, Problem, Scored, Step, Trajectory
-from reason.verifiers import DEFAULT_EMBEDDER, EMBEDDERS, VERIFIERS, make_embedder, make_measure
-from reason.verifiers.embeddings import same_distance, sentences
+from reason.verifiers import EMBEDDERS, VERIFIERS, make_embedder, make_measure
+from reason.verifiers.embeddings import sentences
 from reason.verifiers.embeddings.hidden import HiddenStates
 from reason.verifiers.embeddings.sentences import SentenceTransformers
 from reason.verifiers.embeddings.texts import TextVectors
@@ -37,19 +37,15 @@ def test_each_is_an_embedder_of_its_name(name: str) -> None:
     assert isinstance(embedder, Embedder)
     assert embedder.name == name
     assert make_measure(f" {name.upper()}") == embedder
-    assert 0 < same_distance(name) < 0.5
+    assert 0 < embedder.same_distance < 0.5
     assert name not in VERIFIERS
-    assert DEFAULT_EMBEDDER in EMBEDDERS
 
 
 def test_fields_in_the_name() -> None:
     embedder = make_embedder("sentence-transformers:model=BAAI/bge-small-en-v1.5,same_distance=0.1")
     assert embedder == SentenceTransformers(model="BAAI/bge-small-en-v1.5", same_distance=0.1)
-    assert same_distance("sentence-transformers:same_distance=0.1") == 0.1
     with pytest.raises(UnknownName, match="unknown embedder 'minilmm'"):
         make_embedder("minilmm")
-    with pytest.raises(UnknownName, match="unknown embedder"):
-        same_distance("none")
     with pytest.raises(UsageError, match="model must name"):
         SentenceTransformers(model="")
     with pytest.raises(UsageError, match=r"same_distance must be in \(0, 2\], got 0"):

@@ -9,7 +9,7 @@ from reason.engine.scripted import ScriptedEngine
 from reason.models import Cache
 from reason.types import Problem, Step, Trajectory
 from reason.verifiers import make_embedder
-from reason.verifiers.embeddings import minilm, same_distance, wordllama
+from reason.verifiers.embeddings import minilm, wordllama
 
 pytestmark = pytest.mark.weights
 FOLDERS = {"minilm": "all-minilm-l6-v2", "wordllama": "wordllama-l2-supercat-256"}
@@ -37,7 +37,7 @@ async def test_steps_that_say_the_same_are_close(name: str) -> None:
     assert (await embedder.embed(given[2:3], engine, "me"))[0] == found[2].tolist()
     unit = found[:4] / np.linalg.norm(found[:4], axis=1, keepdims=True)
     apart = 1 - unit @ unit.T
-    assert apart[0, 1] < same_distance(name) < apart[0, 2] < apart[0, 3]
+    assert apart[0, 1] < embedder.same_distance < apart[0, 2] < apart[0, 3]
 
 
 def test_minilm_gives_the_published_vector() -> None:

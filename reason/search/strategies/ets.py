@@ -9,7 +9,8 @@ solved: ``cost_model``.
 We depart from the paper's code, where a lambda_b of 0 became a bonus and the prompt counted as two tokens: 0 is REBASE
 here, and the prompt is held in any case. The paper's nodes all cost the same, and so do ours unless told otherwise;
 "tokens" charges what our cache, which is addressed by content, really holds: samples that say the same in the same
-words are held once. Embeddings are the policy's own hidden states by default, not those of a mathematical BERT.
+words are held once. Embeddings are the policy's own hidden states, or a sentence encoder's where those cannot be had,
+not those of a mathematical BERT.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from reason.search.strategies.decoding import check_at_least
 from reason.search.strategies.rebase import REBASE
 from reason.search.tree import ROOT, Action, Measure, Node, Tree
 from reason.verifiers import EMBEDDERS, VERIFIERS
-from reason.verifiers.embeddings import DEFAULT_EMBEDDER
+from reason.verifiers.embeddings import DEFAULT_EMBEDDER, embedding_of
 
 __all__ = ["ETS"]
 
@@ -42,7 +43,8 @@ class ETS(REBASE):
         diversity_weight: lambda_d; the paper has 1.5 at width 16, 1.4 at 64, 1.45 at 256. 0 needs no embeddings.
         node_cost: what counts as cost, as a share of what all candidates hold: nodes, "uniform"; or "tokens", once
             wherever paths are equal. Tokens make long steps dear, and what is left of short ones takes more of them.
-        embedder: whose vectors say how alike two steps are.
+        embedder: whose vectors say how alike two steps are; "auto" is hidden where the engine tells hidden states, else
+            minilm.
         distance: up to this mean cosine distance steps are of one cluster. The paper's suits our embedders too: of 15
             steps of a 0.5B model it makes 4 clusters by hidden states, where 0.01, at which steps say the very same,
             makes 11 and prunes little.
@@ -66,7 +68,12 @@ class ETS(REBASE):
 
     @property
     def measures(self) -> tuple[str, ...]:
-        return (self.verifier, self.embedder) if self.kv_weight * self.diversity_weight > 0 else (self.verifier,)
+        return (self.verifier, self._embedding) if self.kv_weight * self.diversity_weight > 0 else (self.verifier,)
+
+    @property
+    def _embedding(self) -> str:
+        """What the vectors are measured under."""
+        return embedding_of(self.embedder)
 
     def due(self, tree: Tree, level: Sequence[Node]) -> list[Action]:
         candidates = [node for node in level if node.open]
@@ -74,15 +81,15 @@ class ETS(REBASE):
             node.id
             for node in candidates
             if self._clustered(candidates)
-            and self.embedder not in node.embeddings
-            and (node.id, self.embedder) not in tree.measuring
+            and self._embedding not in node.embeddings
+            and (node.id, self._embedding) not in tree.measuring
         )
-        return [*super().due(tree, level), *([Measure(nodes=due, name=self.embedder)] if due else [])]
+        return [*super().due(tree, level), *([Measure(nodes=due, name=self._embedding)] if due else [])]
 
     def ready(self, tree: Tree, candidates: Sequence[Node]) -> bool:
-        if any(self.embedder in node.scores for node in candidates):
+        if any(self._embedding in node.scores for node in candidates):
             raise UsageError(f"{self.embedder!r} gave scores, not vectors: it is no embedder")
-        return not self._clustered(candidates) or all(self.embedder in node.embeddings for node in candidates)
+        return not self._clustered(candidates) or all(self._embedding in node.embeddings for node in candidates)
 
     def shares(self, tree: Tree, candidates: Sequence[Node], rewards: Sequence[float]) -> list[int]:
         shares = super().shares(tree, candidates, rewards)
@@ -100,7 +107,7 @@ class ETS(REBASE):
         """What of a depth's candidates to keep."""
         groups, diversity_weight = [list(range(len(candidates)))], 0.0
         if self._clustered(candidates):
-            points = vectors(tree, [node.id for node in candidates], self.embedder)
+            points = vectors(tree, [node.id for node in candidates], self._embedding)
             groups = clusters(points, self.distance)
             diversity_weight = self.diversity_weight
         cluster = {leaf: number for number, group in enumerate(groups) for leaf in group}

@@ -26,7 +26,7 @@ from reason.search.strategies.decoding import Decoding, Stepwise, layers
 from reason.search.tree import Action, Cancel, Expand, Measure, Node, Room, Strategy, Tree
 from reason.types import Answer
 from reason.verifiers import EMBEDDERS, VERIFIERS
-from reason.verifiers.embeddings import DEFAULT_EMBEDDER, same_distance
+from reason.verifiers.embeddings import DEFAULT_EMBEDDER, embedding_of, is_embedding
 
 __all__ = ["Merge"]
 
@@ -35,7 +35,8 @@ __all__ = ["Merge"]
 class Merge:
     """Args:
     inner: the strategy that searches. The first verifier that it measures with chooses representatives.
-    embedder: whose vectors say how alike two steps are.
+    embedder: whose vectors say how alike two steps are; "auto" is hidden where the engine tells hidden states, else
+        minilm.
     distance: up to this mean cosine distance steps are one; 0 takes the embedder's own.
     """
 
@@ -49,17 +50,22 @@ class Merge:
             raise UsageError(f"{self.embedder} scores steps; embedders are {', '.join(EMBEDDERS)}")
         if not 0 <= self.distance <= 2:
             raise UsageError(f"distance must be in [0, 2], got {self.distance}")
-        if not self.distance and _kind(self.embedder) not in EMBEDDERS:
+        if not self.distance and not is_embedding(self._embedding):
             raise UsageError(f"the embedder {self.embedder!r} has no distance of its own; give one")
 
     @property
     def measures(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys((*self.inner.measures, self.embedder)))
+        return tuple(dict.fromkeys((*self.inner.measures, self._embedding)))
 
     @property
     def verifier(self) -> str | None:
         """Who chooses representatives."""
-        return next((name for name in self.inner.measures if _kind(name) not in EMBEDDERS), None)
+        return next((name for name in self.inner.measures if not is_embedding(name)), None)
+
+    @property
+    def _embedding(self) -> str:
+        """What the vectors are measured under."""
+        return embedding_of(self.embedder)
 
     def ask(self, tree: Tree, room: Room) -> Sequence[Action]:
         over = room.expansions <= 0 and not any(node.pending for node in tree.nodes)
@@ -75,7 +81,7 @@ class Merge:
         return [*self._measures(view, actions), *translated]
 
     def tell(self, tree: Tree, done: Sequence[int]) -> None:
-        if all(undecided(tree[node]) and not _has(tree[node], self.embedder) for node in done):
+        if all(undecided(tree[node]) and not _has(tree[node], self._embedding) for node in done):
             return  # nothing that the strategy sees, or that could be merged
         view = MergedTree(tree)
         hidden = view.hidden_nodes()
@@ -91,7 +97,7 @@ class Merge:
     def _measures(self, view: MergedTree, actions: Sequence[Action]) -> Iterator[Measure]:
         """What has to be known of hidden siblings before they are merged, once the strategy wants no more of them."""
         wanted = {action.node for action in actions if isinstance(action, Expand)}
-        names = [self.embedder] if self.verifier is None else [self.embedder, self.verifier]
+        names = [self._embedding] if self.verifier is None else [self._embedding, self.verifier]
         for parent, siblings in view.hidden.items():
             if parent in wanted or any(view.real[child.id].pending for child in view.children(parent)):
                 continue
@@ -102,14 +108,20 @@ class Merge:
 
     def _merge(self, tree: Tree, siblings: Sequence[Node]) -> Sequence[int]:
         """Decides about hidden siblings as soon as all that was to be known of them is; returns them."""
-        ready = [node.id for node in siblings if self.embedder in node.embeddings]
-        if any(self.embedder in node.scores for node in siblings):
+        ready = [node.id for node in siblings if self._embedding in node.embeddings]
+        if any(self._embedding in node.scores for node in siblings):
             raise UsageError(f"{self.embedder!r} gave scores, not vectors: it is no embedder")
         if not ready or any(self.verifier is not None and self.verifier not in tree[node].scores for node in ready):
             return ()
-        distance = self.distance or same_distance(self.embedder)
-        merge(tree, ready, embedder=self.embedder, distance=distance, verifier=self.verifier)
+        distance = self.distance or self._same_distance(tree)
+        merge(tree, ready, embedder=self._embedding, distance=distance, verifier=self.verifier)
         return ready
+
+    def _same_distance(self, tree: Tree) -> float:
+        distance = tree.same_distance.get(self._embedding)
+        if distance is None:
+            raise UsageError(f"the embedder given for {self._embedding!r} has no same_distance; give a distance")
+        return distance
 
 
 def _check_steps(inner: Strategy) -> None:

@@ -21,12 +21,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from reason.types import Capabilities
 from reason.verifiers.embeddings.hidden import HiddenStates
 from reason.verifiers.embeddings.minilm import MiniLM
 from reason.verifiers.embeddings.sentences import SentenceTransformers
 from reason.verifiers.embeddings.wordllama import WordLlama
 
-__all__ = ["DEFAULT_EMBEDDER", "EMBEDDERS", "same_distance"]
+__all__ = ["AUTO_EMBEDDING", "DEFAULT_EMBEDDER", "EMBEDDERS", "default_embedder", "embedding_of", "is_embedding"]
 
 EMBEDDERS: dict[str, type[Any]] = {
     "hidden": HiddenStates,
@@ -35,17 +36,29 @@ EMBEDDERS: dict[str, type[Any]] = {
     "sentence-transformers": SentenceTransformers,
 }
 
-DEFAULT_EMBEDDER = "hidden"
+DEFAULT_EMBEDDER = "auto"
+"""What strategies embed with unless told otherwise: what ``default_embedder`` says of the engine."""
+
+AUTO_EMBEDDING = "auto-embedder"
+"""What the vectors of ``DEFAULT_EMBEDDER`` are measured under: among a strategy's measures "auto" is the default
+verifier."""
 
 
-def same_distance(name: str) -> float:
-    """Up to which cosine distance two steps say the same, by a registered embedder's vectors.
+def default_embedder(can: Capabilities | None = None) -> str:
+    """The name of the embedder that an engine has enough for: its model's hidden states, which cost nothing; where it
+    keeps those to itself minilm, by the table above the best of those that read the text alone.
 
-    Raises:
-        UnknownName, UsageError: as ``make_embedder``.
+    Args:
+        can: what the engine tells; all, if it is not known.
     """
-    from reason.verifiers import make_embedder
+    return "hidden" if can is None or can.states else "minilm"
 
-    embedder: Any = make_embedder(name)
-    distance: float = embedder.same_distance
-    return distance
+
+def embedding_of(embedder: str) -> str:
+    """The name that a strategy with this ``embedder`` field measures under."""
+    return AUTO_EMBEDDING if embedder.strip().lower() == DEFAULT_EMBEDDER else embedder
+
+
+def is_embedding(name: str) -> bool:
+    """Whether a name among a strategy's measures is a registered embedder's, or the default one's."""
+    return name == AUTO_EMBEDDING or name.partition(":")[0].strip().lower() in EMBEDDERS
