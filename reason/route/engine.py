@@ -28,7 +28,6 @@ from reason.types import (
     Engine,
     Message,
     Path,
-    Probe,
     Problem,
     Request,
     Scored,
@@ -39,6 +38,7 @@ from reason.types import (
     Usage,
     capabilities_of,
 )
+from reason.verifiers.recording import Recording
 
 __all__ = ["RoutedEngine"]
 
@@ -89,10 +89,11 @@ class RoutedEngine:
         self._max_step_tokens = max_step_tokens
         if (check := getattr(router, "check", None)) is not None:
             check(draft, target)
-        self._probes: tuple[Probe, ...] = router.probes(draft)
-        if self._probes and not capabilities_of(draft).states:
+        self._recording = router.recording(draft)
+        if self._recording.reads_states and not capabilities_of(draft).states:
             raise UsageError(f"this router reads hidden states, which the engine of {draft.name} does not tell")
-        self._layers = tuple(dict.fromkeys(probe.layer for probe in self._probes))
+        rows = self._recording.rows
+        self._rewriting = rows if rows.told_by(capabilities_of(target)) else Recording()
         self._counts: dict[str, _Counts] = {}
         self._begun: dict[tuple[str, int], str] = {}  # text of finished steps, by owner and key
         self._known: OrderedDict[Path, tuple[Step, ...]] = OrderedDict()  # solutions, by their paths
@@ -212,22 +213,29 @@ class RoutedEngine:
             self._begun[request.owner, request.key] = self.codec.decode(written.tokens)
 
     async def _step(self, request: Request, before: tuple[Step, ...]) -> tuple[Completion, tuple[TokenLogprobs, ...]]:
-        """The step that stays, and what the router's probes say of it."""
+        """The step that stays, and what the router had recorded of it."""
         counts = self._counts.setdefault(request.owner, _Counts())
         counts.steps += 1
-        probing = replace(request, probes=self._probes, states=(), hidden=False)
-        drafted = await _one(self.draft, probing)
+        alone = replace(request, probes=(), states=(), hidden=False)
+        drafted = await _one(self.draft, self._recording.of(alone))
         if drafted.finish_reason in _FAILED:
             return drafted, ()
+        guessing = replace(request, guess=drafted.token_ids)
         rewriting: asyncio.Future[Completion] | None = None
 
         async def rewrite() -> Completion:
             nonlocal rewriting
             if rewriting is None:
-                rewriting = asyncio.ensure_future(_one(self.target, replace(request, guess=drafted.token_ids)))
+                rewriting = asyncio.ensure_future(_one(self.target, self._rewriting.of(guessing)))
             return await rewriting
 
-        step = Step(text=self.codec.decode(drafted.token_ids), tokens=drafted.token_ids, logprobs=drafted.logprobs)
+        step = Step(
+            text=self.codec.decode(drafted.token_ids),
+            tokens=drafted.token_ids,
+            logprobs=drafted.logprobs,
+            hidden=drafted.hidden,
+            states=drafted.states,
+        )
         boundary = len(request.prefix) - sum(len(each.tokens) for each in before)
         trajectory = Trajectory(
             problem=Problem(content=self.codec.decode(request.prefix[:boundary]) or " "),
@@ -244,24 +252,26 @@ class RoutedEngine:
             if rewriting is not None and not rewriting.done():
                 rewriting.cancel()
         if chosen is None:
-            recorded = request.sampling.logprobs is not None or request.sampling.statistics or bool(request.probes)
-            kept = tuple(replace(each, values=()) for each in drafted.logprobs) if recorded else ()
-            return replace(drafted, logprobs=kept), drafted.logprobs
+            kept = tuple(replace(row, values=()) for row in _asked(drafted.logprobs, request))
+            return replace(drafted, logprobs=kept, hidden=None, states={}), drafted.logprobs
         counts.escalated += 1
-        values = await self._read(request, chosen) if chosen.finish_reason not in _FAILED else ()
-        return chosen, values
+        rows = await self._read(request, chosen) if chosen.finish_reason not in _FAILED else ()
+        return replace(chosen, logprobs=_asked(chosen.logprobs, request)), rows
 
     async def _read(self, request: Request, written: Completion) -> tuple[TokenLogprobs, ...]:
-        """What the router's probes say of a step of the target's. The draft model reads it, as it must to go on."""
-        if not self._probes or not written.token_ids:
-            return ()
+        """What the router had recorded of a step of the target's. The probes' part is read by the draft model, which
+        reads the step in any case to go on."""
+        probes, rows = self._recording.probes, written.logprobs if self._rewriting.rows_asked else ()
+        if not probes or not written.token_ids:
+            return rows
         path = request.prefix + written.token_ids[:-1]
         start = len(request.prefix) - 1
-        (scored,) = await self.draft.score([path], start, logprobs=False, layers=self._layers, owner=request.owner)
-        columns = [(probe.name, probe(scored.hidden[probe.layer]).tolist()) for probe in self._probes]
+        layers = tuple(dict.fromkeys(probe.layer for probe in probes))
+        (scored,) = await self.draft.score([path], start, logprobs=False, layers=layers, owner=request.owner)
+        columns = [(probe.name, probe(scored.hidden[probe.layer]).tolist()) for probe in probes]
         return tuple(
-            TokenLogprobs(0.0, values=tuple((name, float(numbers[i])) for name, numbers in columns))
-            for i in range(len(written.token_ids))
+            replace(row, values=tuple((name, float(numbers[i])) for name, numbers in columns))
+            for i, row in enumerate(rows or (TokenLogprobs(0.0),) * len(written.token_ids))
         )
 
     # -- what a completion comes to ----------------------------------------------------------------------------------
@@ -330,7 +340,7 @@ class RoutedEngine:
         return (Step(text=self.codec.decode(rest), tokens=rest),) if rest else ()
 
     def _remember(self, path: Path, steps: tuple[Step, ...]) -> None:
-        if not self._probes:
+        if self._recording == Recording():
             return
         self._known[path] = steps
         while len(self._known) > _KEPT_PATHS:
@@ -342,6 +352,17 @@ async def _one(engine: Engine, request: Request) -> Completion:
     async for completion in engine.generate([request]):
         return completion
     raise AssertionError("an engine answers every request")
+
+
+def _asked(rows: Sequence[TokenLogprobs], request: Request) -> tuple[TokenLogprobs, ...]:
+    """Of what was recorded what the request asked for, without what only the router did."""
+    sampling = request.sampling
+    if sampling.logprobs is None and not sampling.statistics and not request.probes:
+        return ()
+    top = sampling.logprobs or 0
+    if sampling.statistics:
+        return tuple(replace(row, top=row.top[:top]) for row in rows)
+    return tuple(replace(row, top=row.top[:top], entropy=None, self_certainty=None) for row in rows)
 
 
 def _opening(codec: TextCodec) -> Path:

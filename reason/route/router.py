@@ -6,7 +6,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import Literal, Protocol, TypeAlias, runtime_checkable
 
-from reason.types import Completion, Engine, Probe, Step, Trajectory
+from reason.types import Completion, Engine, Step, Trajectory
+from reason.verifiers.recording import Recording
 
 __all__ = ["Author", "Drafted", "Rewrite", "Router"]
 
@@ -22,7 +23,8 @@ class Drafted:
 
     Args:
         trajectory: the solution under way, this step last. What the router's probes say is with the tokens of every
-            step, whoever wrote it; its problem is known by its tokens alone.
+            step, whoever wrote it; what else it had recorded is with the steps of those engines that can tell it. Its
+            problem is known by its tokens alone.
         completion: the step.
         draft, target: the engines.
         owner: whose work it is.
@@ -51,8 +53,8 @@ class Router(Protocol):
         """Who writes every step, if that is settled."""
         ...
 
-    def probes(self, draft: Engine) -> tuple[Probe, ...]:
-        """What is to be read of the draft model's states, for ``choose``."""
+    def recording(self, draft: Engine) -> Recording:
+        """What is to be recorded while steps are written, for ``choose``; states are the draft model's."""
         ...
 
     async def choose(self, drafted: Drafted, rewrite: Rewrite) -> Completion | None:

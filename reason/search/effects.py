@@ -8,7 +8,7 @@ import itertools
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path as FilePath
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -17,8 +17,8 @@ from reason.search.generation import CountingEngine, Generated, generate
 from reason.search.journal import Journal
 from reason.search.measuring import checked_scores, packed, trajectories
 from reason.search.tree import ROOT, Expand, Measure, Node, Tree
-from reason.types import Completion, Embedder, Engine, Request, Review, Sampling, Usage, Verifier
-from reason.verifiers.probes import probes_of
+from reason.types import Completion, Embedder, Engine, Request, Review, Usage, Verifier
+from reason.verifiers.recording import recording_for
 
 if TYPE_CHECKING:
     import torch
@@ -78,20 +78,14 @@ class Effects:
         self._max_thinking_tokens = max_thinking_tokens
         self._began = time.perf_counter()
         self._thinking_seconds = 0.0
-        judges = [verifier for verifier in verifiers.values() if isinstance(verifier, Verifier)]
-        self._statistics = any(verifier.statistics for verifier in judges)
-        recorded = [verifier.top_logprobs for verifier in judges]
-        self._logprobs = max((k for k in recorded if k is not None), default=None)
-        self._probes = probes_of(judges, engine)
-        self._layers = tuple(dict.fromkeys(layer for judge in judges for layer in getattr(judge, "states", ())))
+        self._recording = recording_for(verifiers.values(), engine)
         self._states: dict[int, Mapping[int, torch.Tensor]] = {}  # by node, until it was measured
-        self._wants_hidden = any(getattr(verifier, "hidden", False) for verifier in verifiers.values())
         self._hidden: dict[int, torch.Tensor] = {}  # by node
 
     @property
     def probes(self) -> list[str]:
         """What reads hidden states while steps are generated, by name."""
-        return [probe.name for probe in self._probes]
+        return [probe.name for probe in self._recording.probes]
 
     @property
     def seconds(self) -> float:
@@ -164,14 +158,12 @@ class Effects:
             prefix=node.context,
             seed=self._seed,
             key=node.id,
-            sampling=self._recording(expand.sampling),
+            sampling=expand.sampling,
             max_tokens=min(tokens, expand.until) if isinstance(expand.until, int) else tokens,
             stop=expand.stop + delimiter,
-            hidden=self._wants_hidden,
-            states=self._layers,
-            probes=self._probes,
             owner=self._owner,
         )
+        request = self._recording.of(request)
         thinking = None if closing else self._max_thinking_tokens
         return Work(asyncio.ensure_future(self._generate(node, request, expand, thinking)), node=node, expand=expand)
 
@@ -192,13 +184,6 @@ class Effects:
         recorded = None if self.journal is None else self.journal.measured(measure.name, measure.nodes)
         work = self._measure(measure) if recorded is None else _value(Measured(**recorded))
         return Work(asyncio.ensure_future(work), measure=measure, replayed=recorded is not None)
-
-    def _recording(self, sampling: Sampling) -> Sampling:
-        """Sampling that also records what the verifiers need."""
-        if not self._statistics and self._logprobs is None:
-            return sampling
-        logprobs = max(self._logprobs or 0, sampling.logprobs or 0)
-        return replace(sampling, statistics=self._statistics or sampling.statistics, logprobs=logprobs)
 
     async def _generate(self, node: Node, request: Request, expand: Expand, thinking: int | None) -> Generated:
         done = await generate(self._engine, request, max_thinking_tokens=thinking)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path as FilePath
 from types import TracebackType
@@ -260,7 +261,8 @@ def _events(file: FilePath) -> Iterator[tuple[dict[str, Any], int]]:
 
 
 def pack_logprobs(rows: Sequence[TokenLogprobs]) -> dict[str, str]:
-    """Recorded rows as base64 of little-endian arrays, exactly."""
+    """Recorded rows as base64 of little-endian arrays, exactly; a probe's number that a row lacks, as rows of another
+    model do, is nan there."""
     packed = {"token": _pack([row.token for row in rows], "<f8")}
     if rows[0].top:
         packed["top_ids"] = _pack([[i for i, _ in row.top] for row in rows], "<i4")
@@ -269,8 +271,9 @@ def pack_logprobs(rows: Sequence[TokenLogprobs]) -> dict[str, str]:
     if rows[0].entropy is not None:
         packed["entropy"] = _pack([row.entropy for row in rows], "<f8")
         packed["self_certainty"] = _pack([row.self_certainty for row in rows], "<f8")
-    for place, (name, _) in enumerate(rows[0].values):
-        packed[f"value.{name}"] = _pack([row.values[place][1] for row in rows], "<f8")
+    said = [dict(row.values) for row in rows]
+    for name in dict.fromkeys(name for values in said for name in values):
+        packed[f"value.{name}"] = _pack([values.get(name, math.nan) for values in said], "<f8")
     return packed
 
 
@@ -286,7 +289,8 @@ def unpack_logprobs(packed: Mapping[str, str] | None) -> tuple[TokenLogprobs, ..
         tops = [tuple(zip(i, v, strict=True)) for i, v in zip(ids.tolist(), values.tolist(), strict=True)]
     names = [key.removeprefix("value.") for key in packed if key.startswith("value.")]
     numbers = [_unpack(packed[f"value.{name}"], "<f8").tolist() for name in names]
-    values = [tuple(zip(names, row, strict=True)) for row in zip(*numbers, strict=True)] or [()] * len(tokens)
+    columns = zip(*numbers, strict=True) if names else [()] * len(tokens)
+    values = [tuple((n, v) for n, v in zip(names, row, strict=True) if not math.isnan(v)) for row in columns]
     if "entropy" not in packed:
         plain = zip(tokens, tops, values, strict=True)
         return tuple(TokenLogprobs(token, top, values=said) for token, top, said in plain)

@@ -8,7 +8,7 @@ from reason.errors import UsageError
 from reason.types import Capabilities, Embedder, Verifier
 from reason.verifiers.embeddings import EMBEDDERS
 
-__all__ = ["check_needs", "lacking"]
+__all__ = ["check_needs", "check_unrecorded", "lacking"]
 
 
 def lacking(measure: Verifier | Embedder, can: Capabilities) -> str | None:
@@ -47,3 +47,19 @@ def check_needs(measure: Verifier | Embedder, can: Capabilities, model: str) -> 
         f"the {'embedder' if embeds else 'verifier'} {measure.name} needs {lacks}, which the engine of {model} does "
         f"not tell; it works with {', '.join(able)}{'' if embeds else ' and prm:MODEL'}"
     )
+
+
+def check_unrecorded(verifier: Verifier, writer: str) -> None:
+    """Refuses a verifier that is to work on one model's engine and reads what another's recorded while it wrote.
+
+    Args:
+        writer: the model that writes.
+
+    Raises:
+        UsageError: says what can be used instead.
+    """
+    if verifier.statistics or verifier.top_logprobs is not None:
+        raise UsageError(
+            f"the verifier {verifier.name} reads what is recorded while a step is written, and {writer} writes it: "
+            "take one that reads texts or states (the router reward with reader=draft takes this one)"
+        )

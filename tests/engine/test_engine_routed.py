@@ -13,7 +13,8 @@ import pytest
 from reason.engine.local import LocalEngine
 from reason.route import Drafted, RoutedEngine
 from reason.route.router import Author, Rewrite
-from reason.types import Completion, Engine, Path, Probe, Request, Sampling
+from reason.types import Completion, Engine, Path, Request, Sampling
+from reason.verifiers.recording import Recording, recording_for
 from reason.verifiers.value_head import HeadVerifier, ValueHead
 from tests.engine.test_engine_value_head import random_head
 
@@ -34,8 +35,8 @@ class InTurns:
         self.scores: list[float] = []
         self.seen: list[Drafted] = []
 
-    def probes(self, draft: Engine) -> tuple[Probe, ...]:
-        return HeadVerifier(head=self.head).probes(draft) if self.head else ()
+    def recording(self, draft: Engine) -> Recording:
+        return recording_for([HeadVerifier(head=self.head)] if self.head else [], draft)
 
     async def choose(self, drafted: Drafted, rewrite: Rewrite) -> Completion | None:
         self.seen.append(drafted)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncGenerator, Sequence
 from typing import Any, ClassVar, cast
 
@@ -13,7 +14,8 @@ from reason.engine.scripted import ScriptedEngine
 from reason.errors import EngineClosed, EngineError, UnknownName, UsageError
 from reason.route import Drafted, RoutedEngine, Router, make_router
 from reason.route.router import Author, Rewrite
-from reason.types import Completion, Engine, Probe, Request, Sampling
+from reason.types import Capabilities, Completion, Engine, Request, Sampling, TokenLogprobs
+from reason.verifiers.recording import Recording
 
 DRAFT = {
     "<assistant>": ["s1 small.\n\ns2 small.\n\ns3 small."],
@@ -40,8 +42,8 @@ class Told:
         self.rewritten = rewritten
         self.seen: list[Drafted] = []
 
-    def probes(self, draft: Engine) -> tuple[Probe, ...]:
-        return ()
+    def recording(self, draft: Engine) -> Recording:
+        return Recording()
 
     async def choose(self, drafted: Drafted, rewrite: Rewrite) -> Completion | None:
         self.seen.append(drafted)
@@ -142,6 +144,67 @@ def test_log_probabilities_are_those_of_who_wrote() -> None:
     told = [each.token for each in done.logprobs]
     assert told == [-0.5] * 11 + [-0.25] * 11 + [-0.5] * 9
     assert ask(engine).logprobs == ()
+
+
+@pytest.mark.parametrize(
+    ("verifier", "kept"),
+    [("logprob", math.exp(-0.5)), ("ensemble:logprob+span-logprob", math.exp(-0.5)), ("confidence", 0.0)],
+)
+def test_a_reward_reads_what_is_recorded_of_the_drafted_step(verifier: str, kept: float) -> None:
+    """A step is likelier with its number, so that the second one passes and the others do not."""
+
+    def logprob(before: str, token: str) -> float:
+        return -0.5 if "s2" in before.rpartition("\n\n")[2] + token else -2.0
+
+    draft = ScriptedEngine(DRAFT, logprob=logprob)
+    target = ScriptedEngine(TARGET, logprob=-0.25)
+    router = make_router("reward", verifier=verifier, threshold=kept - 0.1 if kept else -1000.0)
+    engine = RoutedEngine(draft, target, router, max_step_tokens=200)
+    done = ask(engine)
+    assert done.finish_reason == "eos", done.error
+    assert done.text == ("s1 LARGE.\n\ns2 small.\n\ns3 LARGE." if kept else "s1 small.\n\ns2 small.\n\ns3 small.")
+    assert done.logprobs == (), "nobody but the router asked for them"
+    (top,) = {len(row.top) for row in ask(engine, sampling=Sampling(logprobs=1)).logprobs}
+    assert top <= 1
+
+
+class Keeps(Told):
+    """Sees what is recorded, as ``confidence`` needs it."""
+
+    def recording(self, draft: Engine) -> Recording:
+        return Recording(statistics=True, logprobs=2)
+
+    @property
+    def rows(self) -> list[list[TokenLogprobs]]:
+        return [list(step.logprobs) for step in self.seen[-1].trajectory.steps]
+
+
+def test_steps_have_the_rows_of_who_wrote_them() -> None:
+    router = Keeps("s1")
+    engine = RoutedEngine(
+        ScriptedEngine(DRAFT, logprob=-0.5), ScriptedEngine(TARGET, logprob=-0.25), router, max_step_tokens=200
+    )
+    plain = Sampling(logprobs=0)
+    done = ask(engine, sampling=plain)
+    assert [{row.token for row in rows} for rows in router.rows] == [{-0.25}, {-0.5}, {-0.5}]
+    assert all(row.entropy is not None for rows in router.rows for row in rows)
+    assert {row.entropy for row in done.logprobs} == {None}
+    assert ask(engine, sampling=Sampling(logprobs=0, statistics=True)).logprobs[0].entropy is not None
+
+
+def test_a_target_that_cannot_tell_rows_is_not_asked_for_them() -> None:
+    router = Keeps("s1")
+    target = ScriptedEngine(TARGET)
+    target.capabilities = Capabilities(statistics=False)  # type: ignore[attr-defined]
+    engine = RoutedEngine(ScriptedEngine(DRAFT), target, router, max_step_tokens=200)
+    assert ask(engine).finish_reason == "eos"
+    assert [len(rows) for rows in router.rows] == [0, len("s2 small.\n\n"), len("s3 small.")]
+
+
+@pytest.mark.parametrize("router", ["oracle:verifier=logprob", "reward:verifier=ensemble:judge+logprob,reader=target"])
+def test_rows_are_not_for_those_who_read_with_the_target(router: str) -> None:
+    with pytest.raises(UsageError, match="is recorded while a step is written, and scripted writes it: take one that"):
+        routed(router)
 
 
 def test_a_grammar_is_the_targets() -> None:

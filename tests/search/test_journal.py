@@ -143,6 +143,15 @@ def test_rows_come_back_exactly(rows: list[tuple[float, float, float]], top: int
     assert unpack_logprobs(None) == ()
 
 
+def test_rows_of_two_models_have_the_probes_of_each() -> None:
+    rows = (
+        TokenLogprobs(-0.5, values=(("head", 0.25),)),
+        TokenLogprobs(-1.0),
+        TokenLogprobs(-2.0, values=(("b", 1.0),)),
+    )
+    assert unpack_logprobs(json.loads(json.dumps(pack_logprobs(rows)))) == rows
+
+
 @given(st.text(st.characters(codec=None), max_size=20))
 def test_any_text_comes_back(text: str) -> None:
     import tempfile

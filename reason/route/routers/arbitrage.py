@@ -14,7 +14,8 @@ from typing import ClassVar
 
 from reason.errors import UsageError
 from reason.route.router import Author, Drafted, Rewrite
-from reason.types import Completion, Engine, Probe
+from reason.types import Completion, Engine
+from reason.verifiers.recording import Recording, recording_for
 from reason.verifiers.value_head import HeadVerifier
 
 __all__ = ["Arbitrage"]
@@ -44,10 +45,10 @@ class Arbitrage:
         if self.threshold is not None and self.escalate is not None:
             raise UsageError("give a threshold or a share to escalate, not both")
 
-    def probes(self, draft: Engine) -> tuple[Probe, ...]:
+    def recording(self, draft: Engine) -> Recording:
         """Raises UsageError where the head is another model's, or is not calibrated to shares."""
         self._limit(draft)
-        return HeadVerifier(head=self.head).probes(draft)
+        return recording_for([HeadVerifier(head=self.head)], draft)
 
     async def choose(self, drafted: Drafted, rewrite: Rewrite) -> Completion | None:
         verifier = HeadVerifier(head=self.head)

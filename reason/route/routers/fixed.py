@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from reason.route.router import Author, Drafted, Rewrite
-from reason.types import Completion, Engine, Probe
+from reason.types import Completion, Engine
+from reason.verifiers.recording import Recording
 
 __all__ = ["Always", "Never"]
 
@@ -15,8 +16,8 @@ __all__ = ["Always", "Never"]
 class _Fixed:
     author: ClassVar[Author]
 
-    def probes(self, draft: Engine) -> tuple[Probe, ...]:
-        return ()
+    def recording(self, draft: Engine) -> Recording:
+        return Recording()
 
     async def choose(self, drafted: Drafted, rewrite: Rewrite) -> Completion | None:
         return await rewrite() if self.author == "target" else None

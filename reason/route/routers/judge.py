@@ -16,7 +16,8 @@ from typing import ClassVar, Literal
 from reason.errors import OutOfKV, UsageError
 from reason.fields import check_choices
 from reason.route.router import Author, Drafted, Rewrite
-from reason.types import Completion, Engine, Message, Path, Probe, capabilities_of
+from reason.types import Completion, Engine, Message, Path, capabilities_of
+from reason.verifiers.recording import Recording
 
 __all__ = ["JudgeRouter"]
 
@@ -43,8 +44,8 @@ class JudgeRouter:
         if not 0 <= self.threshold <= 9:
             raise UsageError(f"threshold must be in [0, 9], got {self.threshold}")
 
-    def probes(self, draft: Engine) -> tuple[Probe, ...]:
-        return ()
+    def recording(self, draft: Engine) -> Recording:
+        return Recording()
 
     def check(self, draft: Engine, target: Engine) -> None:
         """Raises UsageError where the target's engine does not tell how likely a rating is."""

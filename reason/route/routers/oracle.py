@@ -10,10 +10,11 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from reason.route.router import Author, Drafted, Rewrite
-from reason.types import Completion, Engine, Probe, Verifier, capabilities_of
+from reason.types import Completion, Engine, Verifier, capabilities_of
 from reason.verifiers import make_verifier
-from reason.verifiers.needs import check_needs
+from reason.verifiers.needs import check_needs, check_unrecorded
 from reason.verifiers.probes import probes_of
+from reason.verifiers.recording import Recording
 
 __all__ = ["Oracle"]
 
@@ -34,12 +35,14 @@ class Oracle:
     def __post_init__(self) -> None:
         object.__setattr__(self, "_made", make_verifier(self.verifier.replace(";", ",")))
 
-    def probes(self, draft: Engine) -> tuple[Probe, ...]:
-        return ()
+    def recording(self, draft: Engine) -> Recording:
+        return Recording()
 
     def check(self, draft: Engine, target: Engine) -> None:
-        """Raises UsageError where the verifier has no head for the target, or its engine lacks what it needs."""
+        """Raises UsageError where the verifier has no head for the target, its engine lacks what it needs, or the draft
+        model's would have to record it."""
         check_needs(self._made, capabilities_of(target), target.name)
+        check_unrecorded(self._made, draft.name)
         probes_of([self._made], target)
 
     async def choose(self, drafted: Drafted, rewrite: Rewrite) -> Completion | None:

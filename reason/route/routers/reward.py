@@ -14,10 +14,11 @@ from typing import ClassVar, Literal
 
 from reason.fields import check_choices
 from reason.route.router import Author, Drafted, Rewrite
-from reason.types import Completion, Engine, Probe, Verifier, capabilities_of
+from reason.types import Completion, Engine, Verifier, capabilities_of
 from reason.verifiers import make_verifier
-from reason.verifiers.needs import check_needs
+from reason.verifiers.needs import check_needs, check_unrecorded
 from reason.verifiers.probes import probes_of
+from reason.verifiers.recording import Recording, recording_for
 
 __all__ = ["RewardRouter"]
 
@@ -41,14 +42,16 @@ class RewardRouter:
         check_choices(self)
         object.__setattr__(self, "_made", make_verifier(self.verifier.replace(";", ",")))
 
-    def probes(self, draft: Engine) -> tuple[Probe, ...]:
-        return probes_of([self._made], draft) if self.reader == "draft" else ()
+    def recording(self, draft: Engine) -> Recording:
+        return recording_for([self._made], draft) if self.reader == "draft" else Recording()
 
     def check(self, draft: Engine, target: Engine) -> None:
         """Raises UsageError where the verifier has no head for the model that it reads, or its engine lacks what it
-        needs."""
+        needs, or does not write what the verifier reads."""
         engine = draft if self.reader == "draft" else target
         check_needs(self._made, capabilities_of(engine), engine.name)
+        if self.reader == "target":
+            check_unrecorded(self._made, draft.name)
         probes_of([self._made], engine)
 
     async def choose(self, drafted: Drafted, rewrite: Rewrite) -> Completion | None:

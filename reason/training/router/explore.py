@@ -19,7 +19,10 @@ from reason.errors import ReasonError
 from reason.route.router import Author, Drafted, Rewrite
 from reason.training.value.recipe import hashed
 from reason.training.writing import write_whole
-from reason.types import Completion, Engine, Probe, Verifier
+from reason.types import Completion, Engine, Verifier
+from reason.verifiers.needs import check_unrecorded
+from reason.verifiers.probes import probes_of
+from reason.verifiers.recording import Recording
 
 if TYPE_CHECKING:
     import torch
@@ -85,8 +88,13 @@ class Explorer:
         self._layers = tuple(layers)
         self._escalate = escalate
 
-    def probes(self, draft: Engine) -> tuple[Probe, ...]:
-        return ()
+    def check(self, draft: Engine, target: Engine) -> None:
+        """Raises UsageError where the verifier has no head for the target, or reads what it would have to write."""
+        check_unrecorded(self._verifier, draft.name)
+        probes_of([self._verifier], target)
+
+    def recording(self, draft: Engine) -> Recording:
+        return Recording()
 
     async def choose(self, drafted: Drafted, rewrite: Rewrite) -> Completion | None:
         one = drafted.trajectory
