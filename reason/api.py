@@ -10,10 +10,12 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path as FilePath
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from reason.errors import UsageError
 from reason.fields import describe
+from reason.loading import check_draft, check_route, check_servers
+from reason.loading import load_engine as _load
 from reason.search.driver import AnyRun, Run, check_budget
 from reason.search.measuring import find_verifiers
 from reason.search.strategies import for_budget, make_strategy
@@ -23,7 +25,6 @@ from reason.types import Budget, Embedder, Engine, Message, Problem, Solution, V
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-    from reason.engine.remote import Servers
     from reason.plan import SpecEyes
     from reason.route import Router
 
@@ -91,9 +92,13 @@ class Solver:
             raise UsageError("give a model or an engine, not both")
         machine = {"device": device, "dtype": dtype, "kv_tokens": kv_tokens, "quantize": quantize, "threads": threads}
         servers = {"base_url": base_url, "api_key_env": api_key_env, "tokenizer": tokenizer, "server": server}
-        remote = _check_servers({**servers, "small_base_url": small_base_url}, draft, small_model, machine)
+        remote = check_servers({**servers, "small_base_url": small_base_url}, draft, small_model, machine)
         check_draft(draft, engine)
-        self.plan = None if plan is None else _make_plan(plan)
+        self.plan: SpecEyes | None = None
+        if plan is not None:
+            from reason.plan import make_plan
+
+            self.plan = make_plan(plan)
         named = remote is None or remote.small is None
         routing = check_route(route, model, small_model, engine, plan=self.plan, named=named)
         given = {"route": route, "plan": plan, "small_model": small_model}
@@ -300,7 +305,7 @@ async def asolve(
     if model is None or isinstance(model, str):
         servers = {"base_url": base_url, "api_key_env": api_key_env, "tokenizer": tokenizer, "server": server}
         servers["small_base_url"] = small_base_url
-        remote = _check_servers(servers, draft, small_model)
+        remote = check_servers(servers, draft, small_model)
         check_draft(draft)
         check_route(route, model, small_model, plan=plan, named=remote is None or remote.small is None)
         options = {"draft": draft, "route": route, "plan": plan, "small_model": small_model}
@@ -380,36 +385,6 @@ def as_problem(problem: ProblemLike) -> Problem:
     return Problem(content=messages)
 
 
-def _check_servers(
-    servers: Mapping[str, str | None], draft: str, small_model: str | None, machine: Mapping[str, Any] | None = None
-) -> Servers | None:
-    if not any(servers.values()):
-        return None
-    from reason.engine.remote import check_servers
-
-    return check_servers(servers, draft=draft, small_model=small_model, machine=machine)
-
-
-def check_draft(draft: str, engine: Engine | None = None) -> None:
-    """Refuses what no engine drafts with, before a model is loaded. Of a draft model only the word before the colon is
-    looked at.
-
-    Raises:
-        UnknownName: no source of that name.
-        UsageError: a source is named twice, or an engine is given, which drafts as it was made to.
-    """
-    if draft == "auto":
-        return
-    if engine is not None:
-        raise UsageError(f"draft={draft!r} is for models that are loaded by name; {engine.name} is an engine already")
-    if draft != "none":
-        from reason.speculate.build import make_speculator
-        from reason.speculate.sources import DRAFT_MODEL
-        from reason.speculate.sources.lookup import Lookup
-
-        make_speculator(draft, others={DRAFT_MODEL: lambda name: Lookup()})
-
-
 def _guessing_calls(
     engine: Engine, small: Engine, measures: Mapping[str, Verifier | Embedder], problem: Problem
 ) -> Engine:
@@ -419,64 +394,6 @@ def _guessing_calls(
 
     tools = next((each for each in measures.values() if isinstance(each, Tools)), None)
     return engine if tools is None else ToolsAhead(engine, small, tools.toolbox, problem)
-
-
-def _make_plan(plan: str | SpecEyes) -> SpecEyes:
-    from reason.plan import make_plan
-
-    return make_plan(plan)
-
-
-class Routing(NamedTuple):
-    """A router, and the name of the model that writes steps first; None is a server's only one."""
-
-    router: Router
-    small_model: str | None
-
-
-def check_route(
-    route: str | Router | None,
-    model: str | None,
-    small_model: str | None,
-    engine: Engine | None = None,
-    *,
-    plan: str | SpecEyes | None = None,
-    named: bool = True,
-) -> Routing | None:
-    """Refuses a route or a plan that cannot be, before a model is loaded; None where there is neither.
-
-    Args:
-        named: the small model needs a name: there is no server of its own that may know it.
-
-    Raises:
-        UnknownName: no router, or no plan, of that name.
-        UsageError: a setting is not allowed, no small model is known, or an engine is given.
-    """
-    if plan is not None:
-        _make_plan(plan)
-    if route is None and plan is None:
-        if small_model is not None:
-            raise UsageError(
-                f"small_model={small_model!r} writes first where there is a route or a plan: give one, too"
-            )
-        return None
-    from reason.models.catalogue import DEFAULT_PAIR, SMALLER
-    from reason.route import RoutedEngine, make_router
-
-    if engine is not None:
-        if route is None and small_model is None and isinstance(engine, RoutedEngine):  # its draft model answers first
-            return None
-        raise UsageError(f"routes and plans are for models that are loaded by name; {engine.name} is an engine already")
-    router = make_router("always" if route is None else route)
-    small = small_model
-    if small is None and named:
-        small = SMALLER.get((model or DEFAULT_PAIR).lower())
-        if small is None:
-            raise UsageError(
-                f"no smaller model is known that shares its tokens with {model}: name it (small_model, --small-model); "
-                f"known pairs: {', '.join(f'{small} for {large}' for large, small in SMALLER.items())}"
-            )
-    return Routing(router, small)
 
 
 def _told(value: Any) -> str:
@@ -516,42 +433,3 @@ def _loop_runs() -> bool:
     except RuntimeError:
         return False
     return True
-
-
-def _load(
-    model: str | None, *, routing: Routing | None = None, remote: Servers | None = None, **options: Any
-) -> Engine:
-    from reason.models import resolve
-
-    if routing is None and remote is not None:
-        return remote.large.connect(model)
-    from reason.engine.local import LocalEngine
-
-    if routing is None:
-        found = resolve(model)
-        return LocalEngine.load(found.folder, name=found.name, **options)
-    from reason.models.catalogue import DEFAULT_PAIR
-    from reason.route import RoutedEngine
-
-    target: Engine
-    draft: Engine
-    small = None if remote is not None and remote.small is not None else resolve(routing.small_model)
-    if remote is not None:
-        target, beside = remote.large.connect(model), None
-    else:
-        large = resolve(model or DEFAULT_PAIR)
-        target = beside = LocalEngine.load(large.folder, name=large.name, **options)
-    try:
-        if small is None:
-            assert remote is not None and remote.small is not None
-            draft = remote.small.connect(routing.small_model)
-        else:
-            draft = LocalEngine.load(small.folder, name=small.name, beside=beside, **options)
-        try:
-            return RoutedEngine(draft, target, routing.router)
-        except BaseException:
-            draft.close()
-            raise
-    except BaseException:
-        target.close()
-        raise

@@ -203,7 +203,7 @@ def speculate(
 
     With --out it writes speculation.json and speculation.md, after each round with what is known by then.
     """
-    from reason.api import check_draft
+    from reason.loading import check_draft
     from reason.report.replay_tables import load_streams
     from reason.report.speculation import SpeculationReport, measure_sources, num_replays
     from reason.report.speed import FULL, QUICK, Speed, measure_speed, num_speeds

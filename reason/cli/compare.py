@@ -10,6 +10,7 @@ import typer
 from reason.cli import options
 from reason.cli.errors import exit_on_error
 from reason.cli.eval import default_folder, served_name
+from reason.cli.model_options import ModelOptions, with_model_options
 from reason.cli.printing import print_json
 from reason.errors import UsageError
 
@@ -29,6 +30,7 @@ _OF_TWO_FOLDERS = ("what", "as_json")
 
 
 @exit_on_error()
+@with_model_options
 def compare(
     context: typer.Context,
     what: Annotated[
@@ -85,20 +87,7 @@ def compare(
     question_field: options.QuestionField = None,
     answer_field: options.AnswerField = None,
     split: options.Split = None,
-    device: options.Device = "auto",
-    dtype: options.Dtype = "auto",
-    quantize: options.Quantize = None,
-    kv_tokens: options.KvTokens = None,
-    threads: options.Threads = None,
-    draft: options.Draft = "auto",
-    route: options.Route = None,
-    plan: options.Plan = None,
-    small_model: options.SmallModel = None,
-    base_url: options.BaseUrl = None,
-    api_key_env: options.ApiKeyEnv = None,
-    tokenizer: options.Tokenizer = None,
-    server: options.Server = None,
-    small_base_url: options.SmallBaseUrl = None,
+    loading: ModelOptions = ModelOptions(),  # noqa: B008
     unsafe_exec: options.UnsafeExec = False,
     overwrite: options.Overwrite = False,
     as_json: options.AsJson = False,
@@ -111,7 +100,6 @@ def compare(
     if strategies is None:
         _compare_folders(context, what, as_json=as_json)
         return
-    from reason.api import check_draft, check_route
     from reason.cli.sweep import parse_numbers, run_sweep
     from reason.fields import parse_settings
     from reason.report.sweep import make_settings, parse_strategies, parse_sweep
@@ -126,8 +114,7 @@ def compare(
         common=parse_settings(setting or ()),
         solution_tokens=solution_tokens,
     )
-    check_draft(draft)
-    check_route(route, model, small_model, plan=plan, named=small_base_url is None)
+    loading.check(model)
     task = load_task(
         what[0],
         data=data,
@@ -138,22 +125,12 @@ def compare(
         answer_field=answer_field,
         split=split,
     )
-    pair = {"route": route, "plan": plan, "small_model": small_model, "base_url": base_url, "tokenizer": tokenizer}
-    pair |= {"small_base_url": small_base_url, "api_key_env": api_key_env, "server": server}
     run_sweep(
         task,
         settings,
         model,
-        {
-            "device": device,
-            "dtype": dtype,
-            "quantize": quantize,
-            "kv_tokens": kv_tokens,
-            "threads": threads,
-            "draft": draft,
-            **{name: value for name, value in pair.items() if value is not None},
-        },
-        out=out or default_folder(task.name, model or served_name(base_url), "compare", f"seed{seed}"),
+        loading,
+        out=out or default_folder(task.name, model or served_name(loading.base_url), "compare", f"seed{seed}"),
         seed=seed,
         concurrency=concurrency,
         overwrite=overwrite,

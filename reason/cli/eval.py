@@ -6,7 +6,7 @@ import json
 import re
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 from urllib.parse import urlsplit
 
 import typer
@@ -14,6 +14,7 @@ import typer
 from reason.cli import options
 from reason.cli.crew import crew_of, evaluator
 from reason.cli.errors import exit_on_error
+from reason.cli.model_options import ModelOptions, with_model_options
 from reason.cli.printing import print_json
 from reason.cli.process import score_solutions
 from reason.cli.running import estimate_line, plus_minus, run_each
@@ -33,6 +34,7 @@ _STRATEGY = "best-of-n"
 
 
 @exit_on_error()
+@with_model_options
 def evaluate(
     task: Annotated[
         str | None,
@@ -77,20 +79,7 @@ def evaluate(
     question_field: options.QuestionField = None,
     answer_field: options.AnswerField = None,
     split: options.Split = None,
-    device: options.Device = "auto",
-    dtype: options.Dtype = "auto",
-    quantize: options.Quantize = None,
-    kv_tokens: options.KvTokens = None,
-    threads: options.Threads = None,
-    draft: options.Draft = "auto",
-    route: options.Route = None,
-    plan: options.Plan = None,
-    small_model: options.SmallModel = None,
-    base_url: options.BaseUrl = None,
-    api_key_env: options.ApiKeyEnv = None,
-    tokenizer: options.Tokenizer = None,
-    server: options.Server = None,
-    small_base_url: options.SmallBaseUrl = None,
+    loading: ModelOptions = ModelOptions(),  # noqa: B008
     workers: options.Workers = None,
     ray_address: options.RayAddress = None,
     worker_cpus: options.WorkerCpus = None,
@@ -112,7 +101,6 @@ def evaluate(
     if list_tasks:
         print_tasks(as_json=as_json)
         return
-    from reason.api import check_draft, check_route
     from reason.report.evaluate import Evaluation
     from reason.search.driver import check_budget
     from reason.search.strategies import make_strategy, parse_fields
@@ -123,9 +111,8 @@ def evaluate(
         raise UsageError(f"name a task: {', '.join([*TASKS, *SUITES])}, a file of JSON lines or hf:OWNER/NAME")
     fields = parse_fields(strategy, setting or [])
     make_strategy(strategy, **fields)  # before data and model are loaded
-    check_draft(draft)
-    check_route(route, model, small_model, plan=plan, named=small_base_url is None)
-    crew = crew_of(workers, ray_address, worker_cpus, worker_gpus, device=device)
+    loading.check(model)
+    crew = crew_of(workers, ray_address, worker_cpus, worker_gpus, device=loading.device)
     budget = Budget(policy_tokens=max_policy_tokens, seconds=max_seconds, kv_tokens=max_kv_tokens, calls=max_calls)
     check_budget(budget)
     tasks = [
@@ -141,16 +128,10 @@ def evaluate(
         )
         for name in SUITES.get(task, (task,))
     ]
-    model_options: dict[str, Any] = {"device": device, "dtype": dtype, "quantize": quantize}
-    pair = {"route": route, "plan": plan, "small_model": small_model}
-    pair |= {"base_url": base_url, "tokenizer": tokenizer, "small_base_url": small_base_url}
-    model_options |= {name: value for name, value in pair.items() if value is not None}
-    load = {**model_options, "kv_tokens": kv_tokens, "threads": threads, "draft": draft}
-    load |= {"api_key_env": api_key_env, "server": server}
 
     def folder(loaded: Task, *how: str) -> Path:
         if out is None:
-            return default_folder(loaded.name, model or served_name(base_url), *how)
+            return default_folder(loaded.name, model or served_name(loading.base_url), *how)
         return out if len(tasks) == 1 else out / loaded.name
 
     if verifier is not None:
@@ -163,14 +144,14 @@ def evaluate(
             tasks,
             verifier,
             model,
-            load,
+            loading.as_dict(),
             folders=[folder(loaded, verifier, *([aggregation] * (aggregation != "none"))) for loaded in tasks],
             aggregation=aggregation,
             threshold=threshold,
             tune=tune,
             seed=seed,
             concurrency=concurrency,
-            model_options=model_options,
+            model_options=loading.of_results,
             overwrite=overwrite,
             as_json=as_json,
         )
@@ -189,14 +170,14 @@ def evaluate(
             max_thinking_tokens=max_thinking_tokens,
             log_samples=log_samples,
             overwrite=overwrite,
-            model_options=model_options,
-            draft=draft,
+            model_options=loading.of_results,
+            draft=loading.draft,
         )
         for loaded in tasks
     ]
     for evaluation in evaluations:
         evaluation.check_folder()
-    with evaluator(model, {**load, "unsafe_exec": unsafe_exec}, crew) as run:
+    with evaluator(model, {**loading.as_dict(), "unsafe_exec": unsafe_exec}, crew) as run:
         for evaluation, summary in run_each(evaluations, run):
             if as_json:
                 print_json(summary.as_dict())

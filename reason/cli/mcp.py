@@ -11,6 +11,7 @@ import typer
 
 from reason.cli import options
 from reason.cli.errors import exit_on_error
+from reason.cli.model_options import ModelOptions, with_model_options
 from reason.cli.serving import check_installed, open_service
 from reason.errors import UsageError
 
@@ -18,6 +19,7 @@ __all__ = ["mcp"]
 
 
 @exit_on_error()
+@with_model_options
 def mcp(
     model: options.Model = None,
     strategy: options.StrategyName = "best-of-n",
@@ -35,20 +37,7 @@ def mcp(
     max_policy_tokens: options.MaxRequestTokens = 65536,
     max_seconds: options.MaxRequestSeconds = 600.0,
     grace: options.Grace = 10.0,
-    device: options.Device = "auto",
-    dtype: options.Dtype = "auto",
-    quantize: options.Quantize = None,
-    kv_tokens: options.KvTokens = None,
-    threads: options.Threads = None,
-    draft: options.Draft = "auto",
-    route: options.Route = None,
-    plan: options.Plan = None,
-    small_model: options.SmallModel = None,
-    base_url: options.BaseUrl = None,
-    api_key_env: options.ApiKeyEnv = None,
-    tokenizer: options.Tokenizer = None,
-    server: options.Server = None,
-    small_base_url: options.SmallBaseUrl = None,
+    loading: ModelOptions = ModelOptions(),  # noqa: B008
     unsafe_exec: options.UnsafeExec = False,
 ) -> None:
     """Serve the tools solve, verify and compare_answers to an agent."""
@@ -64,27 +53,11 @@ def mcp(
     limits = Limits(
         max_running=max_running, max_queued=max_queued, max_policy_tokens=max_policy_tokens, max_seconds=max_seconds
     )
-    load = {
-        "device": device,
-        "dtype": dtype,
-        "quantize": quantize,
-        "kv_tokens": kv_tokens,
-        "threads": threads,
-        "draft": draft,
-        "route": route,
-        "plan": plan,
-        "small_model": small_model,
-        "base_url": base_url,
-        "api_key_env": api_key_env,
-        "tokenizer": tokenizer,
-        "server": server,
-        "small_base_url": small_base_url,
-    }
     with contextlib.ExitStack() as stack:
         listening = stack.enter_context(bind(host, port)) if transport == "http" else None
         with contextlib.redirect_stdout(sys.stderr):  # standard output belongs to the protocol
             service = stack.enter_context(
-                open_service(model, strategy=strategy, setting=setting, allow=allow, limits=limits, load=load)
+                open_service(model, strategy=strategy, setting=setting, allow=allow, limits=limits, loading=loading)
             )
         if listening is None:
             with contextlib.suppress(KeyboardInterrupt):

@@ -9,12 +9,14 @@ import typer
 
 from reason.cli import options
 from reason.cli.errors import exit_on_error
+from reason.cli.model_options import ModelOptions, with_model_options
 from reason.cli.serving import check_installed, open_service
 
 __all__ = ["serve"]
 
 
 @exit_on_error()
+@with_model_options
 def serve(
     model: options.Model = None,
     strategy: options.StrategyName = "best-of-n",
@@ -36,20 +38,7 @@ def serve(
     ] = None,
     max_body_bytes: Annotated[int, typer.Option(help="Size of a request.")] = 2 << 20,
     grace: options.Grace = 10.0,
-    device: options.Device = "auto",
-    dtype: options.Dtype = "auto",
-    quantize: options.Quantize = None,
-    kv_tokens: options.KvTokens = None,
-    threads: options.Threads = None,
-    draft: options.Draft = "auto",
-    route: options.Route = None,
-    plan: options.Plan = None,
-    small_model: options.SmallModel = None,
-    base_url: options.BaseUrl = None,
-    api_key_env: options.ApiKeyEnv = None,
-    tokenizer: options.Tokenizer = None,
-    server: options.Server = None,
-    small_base_url: options.SmallBaseUrl = None,
+    loading: ModelOptions = ModelOptions(),  # noqa: B008
     unsafe_exec: options.UnsafeExec = False,
 ) -> None:
     """Serve a model, and searches over it, to OpenAI's clients.
@@ -72,25 +61,9 @@ def serve(
         max_kv_tokens=max_kv_tokens,
         max_calls=max_calls,
     )
-    load = {
-        "device": device,
-        "dtype": dtype,
-        "quantize": quantize,
-        "kv_tokens": kv_tokens,
-        "threads": threads,
-        "draft": draft,
-        "route": route,
-        "plan": plan,
-        "small_model": small_model,
-        "base_url": base_url,
-        "api_key_env": api_key_env,
-        "tokenizer": tokenizer,
-        "server": server,
-        "small_base_url": small_base_url,
-    }
     with (
         bind(host, port) as listening,
-        open_service(model, strategy=strategy, setting=setting, allow=allow, limits=limits, load=load) as service,
+        open_service(model, strategy=strategy, setting=setting, allow=allow, limits=limits, loading=loading) as service,
     ):
         listener = Server(make_app(service, security), service, grace_seconds=grace)
         typer.echo(f"{service.engine.name} at {url_of(listening)}/v1  (Ctrl-C ends it)")

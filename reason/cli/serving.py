@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from reason.cli.model_options import ModelOptions
 from reason.errors import UsageError
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ def open_service(
     setting: Sequence[str] | None,
     allow: Sequence[str] | None,
     limits: Limits,
-    load: dict[str, Any],
+    loading: ModelOptions,
 ) -> Iterator[Service]:
     """A service; its model is loaded here and freed in the end.
 
@@ -31,7 +32,7 @@ def open_service(
         model: see ``Solver``.
         strategy, setting: of requests that name no strategy; the settings are "FIELD=VALUE".
         allow: see ``Service.allowed``.
-        load: options of ``Solver``.
+        loading: how the model is loaded, or which server runs it.
 
     Raises:
         ReasonError: one of them is wrong, or the model cannot be loaded.
@@ -43,7 +44,7 @@ def open_service(
 
     fields = parse_fields(strategy, setting or [])
     find_verifiers(make_strategy(strategy, **fields))  # before the model is loaded
-    with Solver(model, **load) as solver:
+    with Solver(model, **loading.as_dict()) as solver:
         yield Service(
             solver=solver, strategy=strategy.lower(), fields=fields, allowed=frozenset(allow or ()), limits=limits
         )

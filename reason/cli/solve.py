@@ -15,6 +15,7 @@ import typer
 
 from reason.cli import options
 from reason.cli.errors import exit_on_error
+from reason.cli.model_options import ModelOptions, with_model_options
 from reason.cli.printing import print_json
 from reason.errors import UsageError
 from reason.types import Budget, Engine, Problem, Solution
@@ -29,6 +30,7 @@ _MAX_PROBLEM_BYTES = 1 << 20
 
 
 @exit_on_error()
+@with_model_options
 def solve(
     problem: Annotated[
         str | None, typer.Argument(help='The problem\'s text; "-" reads standard input.', show_default=False)
@@ -63,20 +65,7 @@ def solve(
             help="Write the search tree to this file; go on from it if it was interrupted.", show_default=False
         ),
     ] = None,
-    device: options.Device = "auto",
-    dtype: options.Dtype = "auto",
-    quantize: options.Quantize = None,
-    kv_tokens: options.KvTokens = None,
-    threads: options.Threads = None,
-    draft: options.Draft = "auto",
-    route: options.Route = None,
-    plan: options.Plan = None,
-    small_model: options.SmallModel = None,
-    base_url: options.BaseUrl = None,
-    api_key_env: options.ApiKeyEnv = None,
-    tokenizer: options.Tokenizer = None,
-    server: options.Server = None,
-    small_base_url: options.SmallBaseUrl = None,
+    loading: ModelOptions = ModelOptions(),  # noqa: B008
     unsafe_exec: options.UnsafeExec = False,
     live: Annotated[bool, typer.Option("--live", help="Show the tree growing.")] = False,
     as_json: options.AsJson = False,
@@ -101,23 +90,7 @@ def solve(
     check_budget(budget)
     made = make_strategy(strategy, **for_budget(strategy, fields, budget))
     find_verifiers(made)  # before the model is loaded
-    with Solver(
-        model,
-        device=device,
-        dtype=dtype,
-        quantize=quantize,
-        kv_tokens=kv_tokens,
-        threads=threads,
-        draft=draft,
-        route=route,
-        plan=plan,
-        small_model=small_model,
-        base_url=base_url,
-        api_key_env=api_key_env,
-        tokenizer=tokenizer,
-        server=server,
-        small_base_url=small_base_url,
-    ) as solver:
+    with Solver(model, **loading.as_dict()) as solver:
         start = functools.partial(
             solver.start,
             asked,
@@ -133,7 +106,7 @@ def solve(
     if as_json:
         print_json(solution.as_dict())
     else:
-        print_solution(solution, made, measured, planned=plan is not None)
+        print_solution(solution, made, measured, planned=loading.plan is not None)
 
 
 def read_problem(problem: str | None, file: Path | None) -> str:

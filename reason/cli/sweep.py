@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import typer
 
+from reason.cli.model_options import ModelOptions
 from reason.cli.printing import print_json
 from reason.cli.running import run_watched
 from reason.cli.tables import print_tables
@@ -26,7 +27,7 @@ def run_sweep(
     task: Task,
     settings: Sequence[Setting],
     model: str | None,
-    machine: Mapping[str, Any],
+    loading: ModelOptions,
     *,
     out: Path,
     seed: int,
@@ -34,12 +35,7 @@ def run_sweep(
     overwrite: bool,
     as_json: bool,
 ) -> None:
-    """Runs it, prints the tables, writes the report.
-
-    Args:
-        machine: the solver's options: device, dtype, quantize, kv_tokens, threads, draft, and those of a route and of
-            servers.
-    """
+    """Runs it, prints the tables, writes the report."""
     from reason.api import Solver
     from reason.report.sweep import Sweep
     from reason.report.sweep_report import can_plot, sweep_dict, sweep_tables, write_report
@@ -50,13 +46,13 @@ def run_sweep(
         out=out,
         seed=seed,
         concurrency=concurrency,
-        model_options={name: machine[name] for name in _OF_THE_MODEL if name in machine},
-        draft=machine["draft"],
+        model_options=loading.of_results,
+        draft=loading.draft,
         overwrite=overwrite,
         on_setting=lambda number, setting: _heading(number, len(settings), setting),
     )
     sweep.check_folders()
-    with Solver(model, **machine) as solver:
+    with Solver(model, **loading.as_dict()) as solver:
         entries = asyncio.run(sweep.run(solver, run_watched, on_entries=lambda entries: write_report(entries, out)))
     if as_json:
         print_json(sweep_dict(entries))
@@ -68,12 +64,6 @@ def run_sweep(
     if not sweep.complete and any(evaluation.stop.is_set() for evaluation in sweep.evaluations):
         print("interrupted: the same command goes on from there", file=sys.stderr, flush=True)
         raise typer.Exit(130)
-
-
-_OF_THE_MODEL = (
-    *("device", "dtype", "quantize", "route", "plan", "small_model"),
-    *("base_url", "tokenizer", "small_base_url"),
-)
 
 
 def parse_numbers(text: str) -> list[int]:

@@ -30,7 +30,7 @@ app(["serve", "--port", "0", "--grace", "3"])
     [
         (["--host", "0.0.0.0"], "--api-key-file"),
         (["--api-key-file", "/nowhere/keys"], "cannot read the keys"),
-        (["--strategy", "beem"], "Did you mean 'beam'"),
+        (["--port", "0", "--strategy", "beem"], "Did you mean 'beam'"),
         (["--max-running", "0"], "max_running must be more than 0"),
         (["--grace", "0"], "greater than or equal to 0.1"),
         (["--port", "70000"], "cannot serve on 127.0.0.1 port 70000"),
