@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 
+from reason.route import RoutedEngine
 from reason.types import Engine, Usage
 
 __all__ = ["Metrics"]
@@ -53,10 +54,18 @@ class Metrics:
             _page("reason_running", "gauge", "Requests under way.", [("", running)]),
             _page("reason_queued", "gauge", "Requests that wait for their turn.", [("", queued)]),
         ]
-        held = getattr(engine, "kv_tokens_in_use", None)
-        if held is not None:
-            pages.append(_page("reason_kv_tokens_in_use", "gauge", "KV tokens that requests hold.", [("", held)]))
+        if held := _kv_tokens(engine):
+            pages.append(_page("reason_kv_tokens_in_use", "gauge", "KV tokens that requests hold.", held))
         return "".join(pages)
+
+
+def _kv_tokens(engine: Engine) -> list[tuple[str, int]]:
+    """What each engine that keeps KV here holds; of a pair with a label that says which it is."""
+    engines = {"": engine}
+    if isinstance(engine, RoutedEngine):
+        engines = {'engine="draft"': engine.draft, 'engine="target"': engine.target}
+    found = {label: getattr(one, "kv_tokens_in_use", None) for label, one in engines.items()}
+    return [(label, held) for label, held in found.items() if held is not None]
 
 
 def _page(name: str, kind: str, help: str, rows: Iterable[tuple[str, int]]) -> str:

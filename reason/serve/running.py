@@ -8,6 +8,7 @@ then ends with status 0.
 from __future__ import annotations
 
 import asyncio
+import functools
 import signal
 import socket
 from types import FrameType
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING
 import uvicorn
 
 from reason.errors import UsageError
+from reason.serve.heads import TimedHeads
 from reason.serve.service import Service
 
 if TYPE_CHECKING:
@@ -64,7 +66,7 @@ class Server(uvicorn.Server):
     def __init__(self, app: ASGIApp, service: Service, *, grace_seconds: float, lifespan: bool = False) -> None:
         config = uvicorn.Config(
             app,
-            http="h11",
+            http=functools.partial(TimedHeads, head_seconds=service.limits.stall_seconds),  # type: ignore[arg-type]
             ws="none",
             lifespan="on" if lifespan else "off",
             log_level="warning",

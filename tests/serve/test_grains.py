@@ -47,6 +47,18 @@ async def test_a_route(router: str, text: str) -> None:
     assert searched["reason"]["usage"]["draft_model_tokens"] == (2 * len(SMALL) if router == "never" else 0)
 
 
+async def test_the_kv_of_both_models() -> None:
+    engine = make_engine()
+    service = Service(solver=Solver(engine=engine))
+    async with client_of(service) as client:
+        assert "kv_tokens_in_use" not in (await client.get("/metrics")).text, "scripts have no KV"
+        engine.target.kv_tokens_in_use = 7  # type: ignore[attr-defined]
+        assert 'reason_kv_tokens_in_use{engine="target"} 7\n' in (await client.get("/metrics")).text
+        engine.draft.kv_tokens_in_use = 5  # type: ignore[attr-defined]
+        page = (await client.get("/metrics")).text
+    assert 'reason_kv_tokens_in_use{engine="draft"} 5\nreason_kv_tokens_in_use{engine="target"} 7\n' in page
+
+
 @pytest.mark.parametrize(("threshold", "answer", "spared"), [(0.5, "2", 1), (2, "3", 0)])
 async def test_a_plan(threshold: float, answer: str, spared: int) -> None:
     plan = f"speceyes:gate=logprob,threshold={threshold}"

@@ -6,6 +6,7 @@ import asyncio
 import json
 import socket
 import threading
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -267,6 +268,42 @@ def test_a_body_that_does_not_come() -> None:
             answer = b"".join(iter(lambda: connection.recv(65536), b""))
     assert answer.startswith(b"HTTP/1.1 408 ")
     assert b"the body was not sent within 0.2 seconds" in answer
+
+
+def test_a_head_that_does_not_come() -> None:
+    with running(make_service(stall_seconds=0.5)) as (url, _):
+        host, _, port = url.removeprefix("http://").partition(":")
+        with socket.create_connection((host, int(port)), timeout=60) as connection:
+            assert connection.recv(1) == b"", "who says nothing is not waited for"
+        with socket.create_connection((host, int(port)), timeout=60) as connection:
+            assert sent_slowly(connection, b"GET /health HTTP/1.1\r\nHost: here\r\nX-Slow: " + b"a" * 10_000)
+        with socket.create_connection((host, int(port)), timeout=60) as connection:
+            for _ in range(2):  # the second time is after a reply
+                connection.sendall(f"GET /health HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
+                assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
+            assert sent_slowly(connection, b"GET /health HTTP/1.1\r\nHost: here\r\nX-Slow: " + b"a" * 10_000)
+
+
+def sent_slowly(connection: socket.socket, data: bytes) -> bool:
+    """Whether the other end closes the connection before all is sent, a byte every 10 ms."""
+    for place in range(len(data)):
+        try:
+            connection.sendall(data[place : place + 1])
+            connection.settimeout(0.01)
+            if connection.recv(1) == b"":
+                return True
+        except TimeoutError:
+            continue
+        except ConnectionError:
+            return True
+    return False
+
+
+def test_a_reply_may_take_longer_than_a_head() -> None:
+    with running(make_service(ScriptedEngine([SLOW], delay=0.005), stall_seconds=0.3)) as (url, _):
+        began = time.monotonic()
+        assert httpx.post(f"{url}{CHAT}", json=chat(), timeout=60).status_code == 200
+        assert time.monotonic() - began > 0.6
 
 
 @pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="Linux has it")
