@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from reason.training.value.fit import FitOptions
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 SIZE = 10
+PAIR = {"draft": "small", "target": "large"}
 QUICK = FitOptions(units=0, members=1, epochs=30, learning_rate=1e-2, weight_decay=0.01, dropout=0.0, rank=0.0)
 
 
@@ -37,7 +39,7 @@ def folder(tmp_path: Path) -> Path:
             names = ("layer.3", "mean.3", "layer.5", "mean.5")
             tensors = {name: state.bfloat16() for name, state in zip(names, states, strict=True)}
             tensors["scores"] = torch.tensor([drafted, drafted + advantage])
-            save_file(tensors, tmp_path / f"task-{problem}.{10 * step}.{step:012x}.safetensors")
+            save_file(tensors, metadata=PAIR, filename=tmp_path / f"task-{problem}.{10 * step}.{step:012x}.safetensors")
     return tmp_path
 
 
@@ -60,11 +62,12 @@ def test_it_finds_who_is_better(folder: Path) -> None:
 
 
 def test_a_share_of_the_steps_is_escalated(folder: Path, tmp_path: Path) -> None:
-    head, _ = train_router(folder, (3,), QUICK, model="scripted", target="large")
+    head, _ = train_router(folder, (3,), QUICK, model="small", target="large")
+    head = replace(head, model="scripted")
     thresholds = head.about["thresholds"]
     assert len(thresholds) == 101
     assert all(a >= b for a, b in itertools.pairwise(thresholds))
-    examples = load(folder, 3)
+    examples = load(folder, 3, **PAIR)
     with torch.no_grad():
         predicted = head.values(examples.states, examples.means).numpy()
     for share in (0, 10, 30, 50, 100):
@@ -88,9 +91,18 @@ def test_gain() -> None:
     assert gain(advantage, advantage, 0.0) == 0.0
 
 
+def test_steps_of_another_pair_are_refused(folder: Path) -> None:
+    with pytest.raises(ReasonError, match=r"small and large wrote .*, not tiny and large: remove the steps"):
+        train_router(folder, (3,), QUICK, model="tiny", target="large")
+    (first, *_) = sorted(folder.glob("*.safetensors"))
+    save_file({"scores": torch.zeros(2)}, first)
+    with pytest.raises(ReasonError, match="nobody knows which models wrote"):
+        load(folder, 3, **PAIR)
+
+
 def test_too_little(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(ReasonError, match="has no steps to learn from"):
-        load(tmp_path / "none", 3)
+        load(tmp_path / "none", 3, **PAIR)
     for file in folder.glob("*.safetensors"):
         if not file.name.startswith("task-7."):
             file.unlink()

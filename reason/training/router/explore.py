@@ -10,7 +10,7 @@ over the solution so far, which carries what the history looks like, whoever wro
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path as FilePath
 from typing import TYPE_CHECKING, ClassVar
@@ -122,14 +122,18 @@ class Explorer:
             tensors[f"mean.{layer}"] = states.mean(dim=0).to(torch.bfloat16)
         problem = drafted.owner.rpartition("#")[0]
         which = hashlib.blake2b(repr(path).encode(), digest_size=6).hexdigest()
-        write_whole(self._folder / f"{problem}.{len(path) - len(prompt)}.{which}.safetensors", save(tensors))
+        pair = {"draft": drafted.draft.name, "target": drafted.target.name}
+        write_whole(self._folder / f"{problem}.{len(path) - len(prompt)}.{which}.safetensors", save(tensors, pair))
 
 
-def load(folder: FilePath, layer: int) -> Examples:
+def load(folder: FilePath, layer: int, *, draft: str, target: str) -> Examples:
     """The examples that explorers left, in the order of their problems and places.
 
+    Args:
+        draft, target: the names of the models that wrote the steps.
+
     Raises:
-        ReasonError: there are none, or a file is none.
+        ReasonError: there are none, a file is none, or other models wrote the steps.
     """
     import torch
     from safetensors import SafetensorError, safe_open
@@ -146,6 +150,7 @@ def load(folder: FilePath, layer: int) -> Examples:
     for name, _, _, file in sorted(found):
         try:
             with safe_open(file, framework="pt") as opened:
+                _check_pair(file, opened.metadata() or {}, {"draft": draft, "target": target})
                 if f"layer.{layer}" not in opened.keys():  # noqa: SIM118
                     raise ReasonError(f"{folder} has no states of layer {layer}: explore into another folder")
                 rows["states"].append(opened.get_tensor(f"layer.{layer}").float())
@@ -163,3 +168,14 @@ def load(folder: FilePath, layer: int) -> Examples:
         torch.tensor(numbers),
         tuple(names),
     )
+
+
+def _check_pair(file: FilePath, found: Mapping[str, str], wanted: Mapping[str, str]) -> None:
+    if found != wanted:
+        wrote = (
+            f"{found['draft']} and {found['target']}" if found.keys() == wanted.keys() else "nobody knows which models"
+        )
+        raise ReasonError(
+            f"{wrote} wrote {file}, not {wanted['draft']} and {wanted['target']}: remove the steps in {file.parent} or "
+            "explore into another folder (--out)"
+        )

@@ -89,7 +89,7 @@ def train_router(
     tried: list[RouterTried] = []
     names: tuple[str, ...] = ()
     for layer in layers:
-        examples = load(folder, layer)
+        examples = load(folder, layer, draft=model, target=target)
         names = examples.names
         of_part = part(names)
         if missing := [name for number, name in enumerate(("train", "stop", "test")) if number not in of_part]:
