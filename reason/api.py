@@ -176,8 +176,10 @@ class Solver:
         assert isinstance(self.engine, RoutedEngine)
         full = run(self.engine, made, name, journal, self.engine.draft if self.plan.ahead else None)
         quick = make_strategy("best-of-n", **self.plan.fields)
-        beside = None if journal is None else journal.with_suffix(f".plan{journal.suffix}")
-        return PlannedRun(self.plan, run(self.engine.draft, quick, "speceyes", beside), full)
+        beside = screen = None
+        if journal is not None:
+            beside, screen = (journal.with_suffix(f".{name}{journal.suffix}") for name in ("plan", "screen"))
+        return PlannedRun(self.plan, run(self.engine.draft, quick, "speceyes", beside), full, screen)
 
     async def asolve(
         self,

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from pathlib import Path as FilePath
 
 from reason.plan.speceyes import AGREEMENT, SpecEyes
 from reason.search.driver import Run
-from reason.search.tree import Tree
+from reason.search.journal import Journal
+from reason.search.tree import ROOT, Tree
 from reason.types import Engine, Message, Path, Solution, TextCodec, Usage
 from reason.verifiers.judge import log_masses, spellings
 
 __all__ = ["PlannedRun"]
+
+_SCREEN = "screen"
 
 _QUESTION = (
     "Does the problem above need several steps of reasoning, a search or a tool, so that a quick answer would likely "
@@ -26,12 +30,14 @@ class PlannedRun:
         plan: its settings.
         small: the small model's run, not begun.
         full: the run that is spared if the gate opens, not begun.
+        journal: the file of the screen's verdict; one that is there is not asked for again.
     """
 
-    def __init__(self, plan: SpecEyes, small: Run, full: Run) -> None:
+    def __init__(self, plan: SpecEyes, small: Run, full: Run, journal: FilePath | None = None) -> None:
         self._plan = plan
         self._small = small
         self._full = full
+        self._journal = journal
         self._active = small
         self._interrupted = False
 
@@ -61,12 +67,8 @@ class PlannedRun:
         """The small model's solution if it passes the gate, else the full run's. Either has the ledger of both."""
         screened = Usage()
         if self._plan.screen is not None:
-            try:
-                needs_more = await self._needs_more(self._plan.screen)
-                screened = self._full.engine.usage(self._screen_owner)
-            finally:
-                self._full.engine.forget(self._screen_owner)
-            if needs_more:
+            sure, screened = await self._screened()
+            if sure >= self._plan.screen:
                 self._active = self._full
                 return self._with(await self._full.solve(), screened)
         quick = self._with(await self._small.solve(), screened)
@@ -89,21 +91,34 @@ class PlannedRun:
     def _with(self, solution: Solution, usage: Usage) -> Solution:
         return replace(solution, usage=solution.usage.plus(usage))
 
-    async def _needs_more(self, limit: float) -> bool:
-        engine, codec = self._full.engine, self._full.engine.codec
-        path = self._asked(codec)
-        answers = [spellings(codec, words) for words in (("Yes", " Yes", "yes"), ("No", " No", "no"))]
-        yes, no = await log_masses(engine, path, answers, self._screen_owner)
+    async def _screened(self) -> tuple[float, Usage]:
+        """How likely the large model says that the problem needs more, and what asking cost."""
+        path = self._asked(self._full.engine.codec)
+        if self._journal is None:
+            return await self._ask(path)
+        with Journal(self._journal) as journal:
+            journal.begin({"problem": self._full.tree.problem.id, "model": self._full.engine.name, "prompt": path})
+            known = journal.measured(_SCREEN, (ROOT,))
+            if known is not None:
+                return known["values"][0][0], Usage(**(journal.usage or {}))
+            sure, usage = await self._ask(path)
+            journal.add_measure(_SCREEN, (ROOT,), [(sure,)], usage=usage.as_dict())
+            return sure, usage
+
+    async def _ask(self, path: Path) -> tuple[float, Usage]:
+        engine, owner = self._full.engine, f"{self._full.owner}#screen"
+        answers = [spellings(engine.codec, words) for words in (("Yes", " Yes", "yes"), ("No", " No", "no"))]
+        try:
+            yes, no = await log_masses(engine, path, answers, owner)
+            usage = engine.usage(owner)
+        finally:
+            engine.forget(owner)
         if max(yes, no) == -math.inf:  # the model rules out both
-            return True
-        return 1.0 / (1.0 + math.exp(min(no - yes, 700.0))) >= limit
+            return 1.0, usage
+        return 1.0 / (1.0 + math.exp(min(no - yes, 700.0))), usage
 
     def _asked(self, codec: TextCodec) -> Path:
         problem = self._full.tree.problem
         content = problem.question or problem.content
         text = content if isinstance(content, str) else "\n\n".join(str(each["content"]) for each in content)
         return codec.encode_chat([Message(role="user", content=f"{text}\n\n{_QUESTION}")])
-
-    @property
-    def _screen_owner(self) -> str:
-        return f"{self._full.owner}#screen"

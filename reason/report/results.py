@@ -317,10 +317,10 @@ class ResultsOf(Generic[R]):
             for file in self._traces(problem):
                 file.unlink(missing_ok=True)
 
-    def _traces(self, problem: str) -> tuple[Path, Path]:
-        """A problem's journal, and that of the small model which answers first under a plan."""
+    def _traces(self, problem: str) -> tuple[Path, Path, Path]:
+        """A problem's journal; under a plan that of the small model which answers first, too, and the screen's verdict."""
         trace = self.trace(problem)
-        return trace, trace.with_suffix(f".plan{trace.suffix}")
+        return trace, trace.with_suffix(f".plan{trace.suffix}"), trace.with_suffix(f".screen{trace.suffix}")
 
     def _keep(self, name: str, problems: Set[str]) -> None:
         """Rewrites a file of lines, if need be, to the last line of each of these problems."""

@@ -81,6 +81,7 @@ def find_runs(path: Path, problems: Collection[str] = ()) -> list[RunFile]:
             results = ResultsFolder(path).results()
         folder = path / "traces" if (path / "traces").is_dir() else path
         files = {file.stem: file for file in sorted(folder.glob("*.jsonl")) if folder != path or not results}
+        files = {name: file for name, file in files.items() if not name.endswith(".screen")}  # a verdict, no search
     else:
         files = {path.stem: path}
     if not files:

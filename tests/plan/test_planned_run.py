@@ -12,6 +12,7 @@ from reason.api import Solver
 from reason.engine.scripted import ScriptedEngine
 from reason.errors import UnknownName, UsageError
 from reason.plan import PlannedRun, SpecEyes, make_plan
+from reason.report.view import find_runs
 from reason.route import RoutedEngine, make_router
 from reason.types import Budget, Solution
 
@@ -109,6 +110,34 @@ def test_both_runs_go_on_from_their_journals(tmp_path: Path) -> None:
     silent = pair([], [])  # neither has to write anything again
     again = once(silent)
     assert (again.answer, again.usage.policy_tokens) == (first.answer, first.usage.policy_tokens)
+
+
+def test_the_screen_is_not_asked_again(tmp_path: Path) -> None:
+    journal = tmp_path / "problem.jsonl"
+    asked: list[str] = []
+
+    def sure(before: str, token: str) -> float:
+        asked.append(token)
+        return -0.01 if token in "Yes" else -5.0
+
+    def run(engine: RoutedEngine, screen: float) -> Solution:
+        with Solver(engine=engine, plan=f"speceyes:gate=logprob,threshold=0.5,screen={screen}") as solver:
+            return asyncio.run(solver.start("?", "best-of-n", num_samples=2, journal=journal).solve())
+
+    first = run(pair([box("2")], [box("3")], logprob=sure), 0.5)
+    assert asked
+    names = ["problem.jsonl", "problem.screen.jsonl"]
+    assert sorted(file.name for file in tmp_path.iterdir()) == names
+    asked.clear()
+    again = run(pair([], [], logprob=sure), 0.5)
+    assert not asked
+    assert (again.answer, again.usage.verifier_tokens) == (first.answer, first.usage.verifier_tokens)
+    assert again.usage.verifier_tokens > 0
+    assert run(pair([box("2")], [], logprob=sure), 1.0).answer == "2", "the limit is not part of the verdict"
+    assert not asked
+    (view,) = find_runs(tmp_path, ["problem"])
+    assert view.file == journal
+    assert "problem.screen" not in {each.id for each in find_runs(tmp_path)}
 
 
 def test_budgets_hold_for_each_run() -> None:
