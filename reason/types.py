@@ -153,6 +153,9 @@ class Request:
         key: which rollout this is; rollouts with different keys are independent.
         sampling: see ``Sampling``.
         max_tokens: at most so many new tokens.
+        max_generated: at most so many tokens are generated for it, those that are thrown away included; None is no
+            limit. It is for engines with an attribute ``generated_per_token``: how many tokens they may generate for
+            one that they give, which is one elsewhere.
         stop: strings that end the completion; the text is cut before the string.
         stop_token_ids: tokens that end the completion; the token is kept in ``token_ids``, not in ``text``.
         ignore_eos: go on after an end-of-sequence token.
@@ -171,6 +174,7 @@ class Request:
     key: int = 0
     sampling: Sampling = field(default_factory=Sampling)
     max_tokens: int = 512
+    max_generated: int | None = None
     stop: tuple[str, ...] = ()
     stop_token_ids: tuple[int, ...] = ()
     ignore_eos: bool = False
@@ -201,6 +205,7 @@ class Completion:
     from, after the final norm, when asked for and where the engine has them; ``states`` has them token by token,
     [tokens, hidden_size] by layer, in the model's precision. ``proposers`` names, token by token, the
     draft source that had proposed it, "" for those that nobody had; it is empty where the engine does not draft.
+    ``discarded`` counts tokens that were generated for it and are not in it: steps that another model wrote again.
     """
 
     index: int
@@ -212,6 +217,7 @@ class Completion:
     hidden: torch.Tensor | None = field(default=None, compare=False)  # float32, on the CPU
     states: Mapping[int, torch.Tensor] = field(default_factory=dict, compare=False)  # on the CPU
     proposers: tuple[str, ...] = field(default=(), compare=False)
+    discarded: int = 0
     error: Exception | None = None
 
 

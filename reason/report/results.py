@@ -318,7 +318,7 @@ class ResultsOf(Generic[R]):
                 file.unlink(missing_ok=True)
 
     def _traces(self, problem: str) -> tuple[Path, Path, Path]:
-        """A problem's journal; under a plan that of the small model which answers first, too, and the screen's verdict."""
+        """A problem's journal, that of the small model which answers first under a plan, and the screen's verdict."""
         trace = self.trace(problem)
         return trace, trace.with_suffix(f".plan{trace.suffix}"), trace.with_suffix(f".screen{trace.suffix}")
 

@@ -61,6 +61,11 @@ class _Written:
     steps: list[Completion] = field(default_factory=list)
 
     @property
+    def num_generated(self) -> int:
+        """Tokens that it has cost."""
+        return sum(len(step.token_ids) + step.discarded for step in self.steps)
+
+    @property
     def tokens(self) -> Path:
         return tuple(token for step in self.steps for token in step.token_ids)
 
@@ -108,6 +113,11 @@ class RoutedEngine:
         """What both engines can; scores are the target's."""
         target = capabilities_of(self.target)
         return replace(target.both(capabilities_of(self.draft)), score=target.score)
+
+    @property
+    def generated_per_token(self) -> int:
+        """Of a step both models may write their own, and one of them stays."""
+        return 1 if self.router.author is not None else 2
 
     @property
     def max_positions(self) -> int | None:
@@ -193,12 +203,14 @@ class RoutedEngine:
         most = self.max_positions
         while True:
             begun = written.tokens
-            if written.steps and most is not None and len(request.prefix) + len(begun) >= most:
+            left = None if request.max_generated is None else request.max_generated - written.num_generated
+            too_long = most is not None and len(request.prefix) + len(begun) >= most
+            if written.steps and (too_long or (left is not None and left < 2)):
                 return self._whole(written, begun, replace(written.steps[-1], finish_reason="length", stopped_on=None))
             step = replace(
                 request,
                 prefix=request.prefix + begun,
-                max_tokens=min(self._max_step_tokens, request.max_tokens - len(begun)),
+                max_tokens=self._step_tokens(request.max_tokens - len(begun), left),
                 stop=(*request.stop, *({self._delimiter} - set(request.stop))),
             )
             completion, values = await self._step(step, solution)
@@ -211,6 +223,16 @@ class RoutedEngine:
             if ended is not None:
                 return ended
             self._begun[request.owner, request.key] = self.codec.decode(written.tokens)
+
+    def _step_tokens(self, wanted: int, left: int | None) -> int:
+        """How long a step may be, of which there may be two.
+
+        Args:
+            wanted: that the completion may still have.
+            left: that may still be generated; None is no limit.
+        """
+        longest = min(self._max_step_tokens, wanted)
+        return longest if left is None else max(1, min(longest, left // 2))
 
     async def _step(self, request: Request, before: tuple[Step, ...]) -> tuple[Completion, tuple[TokenLogprobs, ...]]:
         """The step that stays, and what the router had recorded of it."""
@@ -253,10 +275,13 @@ class RoutedEngine:
                 rewriting.cancel()
         if chosen is None:
             kept = tuple(replace(row, values=()) for row in _asked(drafted.logprobs, request))
-            return replace(drafted, logprobs=kept, hidden=None, states={}), drafted.logprobs
+            dropped = len(rewriting.result().token_ids) if rewriting is not None and _is_there(rewriting) else 0
+            stays = replace(drafted, logprobs=kept, hidden=None, states={}, discarded=dropped)
+            return stays, drafted.logprobs
         counts.escalated += 1
         rows = await self._read(request, chosen) if chosen.finish_reason not in _FAILED else ()
-        return replace(chosen, logprobs=_asked(chosen.logprobs, request)), rows
+        dropped = len(drafted.token_ids)
+        return replace(chosen, logprobs=_asked(chosen.logprobs, request), discarded=dropped), rows
 
     async def _read(self, request: Request, written: Completion) -> tuple[TokenLogprobs, ...]:
         """What the router had recorded of a step of the target's. The probes' part is read by the draft model, which
@@ -325,6 +350,7 @@ class RoutedEngine:
             hidden=last.hidden if alone else None,
             states=last.states if alone else {},
             proposers=tuple(each for step in written.steps for each in step.proposers)[: len(tokens)],
+            discarded=written.num_generated - len(tokens),
             error=last.error,
         )
 
@@ -352,6 +378,10 @@ async def _one(engine: Engine, request: Request) -> Completion:
     async for completion in engine.generate([request]):
         return completion
     raise AssertionError("an engine answers every request")
+
+
+def _is_there(work: asyncio.Future[Completion]) -> bool:
+    return work.done() and not work.cancelled() and work.exception() is None
 
 
 def _asked(rows: Sequence[TokenLogprobs], request: Request) -> tuple[TokenLogprobs, ...]:

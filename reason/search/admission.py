@@ -1,8 +1,9 @@
 """Budgets: what may be started, so that no limit is overshot.
 
-An expansion reserves its token limit until the strategy is told of it; what it leaves over then goes to others. While
-no solution has an answer, a closing reserve is kept out of the budget for an unfinished one to give its answer. What a
-verifier generates counts once its measurement is told, so that limits hold but for the last of those.
+An expansion reserves its token limit, and as much again for what its engine may generate and throw away, until the
+strategy is told of it; what it leaves over then goes to others. While no solution has an answer, a closing reserve is
+kept out of the budget for an unfinished one to give its answer. What a verifier generates counts once its measurement
+is told, so that limits hold but for the last of those.
 """
 
 from __future__ import annotations

@@ -123,6 +123,7 @@ class Run:
             owner=owner,
             seed=run_seed,
             max_thinking_tokens=max_thinking_tokens,
+            tokens_limited=budget.policy_tokens is not None,
         )
         self._journal_file = journal
         self._max_thinking_tokens = max_thinking_tokens
@@ -252,7 +253,8 @@ class Run:
         """Starts one sample, or says which limit forbids it."""
         parent = self.tree[expand.node]
         base, given = prompted(self.engine.codec, parent.context, expand)
-        tokens = self._admission.grant(parent.id, expand.max_tokens, len(given), closing=closing)
+        wanted = expand.max_tokens * getattr(self.engine, "generated_per_token", 1)
+        tokens = self._admission.grant(parent.id, wanted, len(given), closing=closing)
         if not isinstance(tokens, int):
             return tokens
         begins = not isinstance(expand.prompt, str)
@@ -320,7 +322,7 @@ class Run:
         before = () if node.begins else parent.context[parent.prompt_tokens :]
         shown = "" if node.begins else self.tree.text(parent.id)
         node.text = step_text(self.engine.codec, before, shown, given, completion, open_end=reason == "step")
-        self._admission.settle(node, result.num_generated, result.num_calls, own)
+        self._admission.settle(node, result.num_spent, result.num_calls, own)
         node.thinking = is_thinking(self.engine.codec, node.context)
         node.finish_reason = reason
         if node.finished and not node.aside:

@@ -56,6 +56,7 @@ class Effects:
         verifiers: what the strategy may measure with, by name. What they need is recorded while steps are generated.
         owner: the run's ledger row.
         seed: of the engine's sampling noise; a node's id is the key.
+        tokens_limited: what is generated counts against a budget, kept or not.
     """
 
     def __init__(
@@ -67,6 +68,7 @@ class Effects:
         owner: str,
         seed: int,
         max_thinking_tokens: int | None,
+        tokens_limited: bool = False,
     ) -> None:
         self.journal: Journal | None = None
         self.earlier = Usage()  # of the sittings before this one
@@ -76,6 +78,7 @@ class Effects:
         self._owner = owner
         self._seed = seed
         self._max_thinking_tokens = max_thinking_tokens
+        self._tokens_limited = tokens_limited
         self._began = time.perf_counter()
         self._thinking_seconds = 0.0
         self._recording = recording_for(verifiers.values(), engine)
@@ -149,17 +152,19 @@ class Effects:
             self._thinking_seconds += time.perf_counter() - began
 
     def expand(self, node: Node, expand: Expand, tokens: int, *, closing: bool = False) -> Work:
-        """Begins to generate a node, at most ``tokens`` of it."""
+        """Begins to generate a node, for which at most ``tokens`` may be generated."""
         recorded = None if self.journal is None else self._recorded(self.journal, node, expand)
         if recorded is not None:
             return Work(asyncio.ensure_future(_value(recorded)), node=node, expand=expand, replayed=True)
+        most = min(tokens, expand.max_tokens)
         delimiter = (self._tree.problem.step_delimiter,) if expand.until == "step" else ()
         request = Request(
             prefix=node.context,
             seed=self._seed,
             key=node.id,
             sampling=expand.sampling,
-            max_tokens=min(tokens, expand.until) if isinstance(expand.until, int) else tokens,
+            max_tokens=min(most, expand.until) if isinstance(expand.until, int) else most,
+            max_generated=tokens if self._tokens_limited else None,
             stop=expand.stop + delimiter,
             owner=self._owner,
         )

@@ -41,6 +41,11 @@ class Generated:
     num_generated: int
     num_calls: int = 1  # of the engine
 
+    @property
+    def num_spent(self) -> int:
+        """What counts against a budget: generated, kept or not."""
+        return self.num_generated + self.completion.discarded
+
 
 class CountingEngine:
     """An engine that counts what is generated through it."""
@@ -56,7 +61,7 @@ class CountingEngine:
     async def generate(self, requests: Sequence[Request]) -> AsyncIterator[Completion]:
         async with contextlib.aclosing(self._engine.generate(requests)) as stream:  # type: ignore[type-var]
             async for completion in stream:
-                self.num_generated += len(completion.token_ids)
+                self.num_generated += len(completion.token_ids) + completion.discarded
                 self.num_calls += 1
                 yield completion
 
@@ -81,7 +86,9 @@ async def generate(engine: Engine, request: Request, *, max_thinking_tokens: int
     cut = thinks and thinking.end_token not in first.token_ids
     given = thinking_end(engine.codec) if cut else ()
     prefix = request.prefix + first.token_ids + given
-    second = await _complete(engine, replace(request, prefix=prefix, max_tokens=left))
+    spent = len(first.token_ids) + first.discarded
+    most = None if request.max_generated is None else max(1, request.max_generated - spent)
+    second = await _complete(engine, replace(request, prefix=prefix, max_tokens=left, max_generated=most))
     return Generated(_joined(engine.codec, first, given, second), len(first.token_ids) + len(second.token_ids), 2)
 
 
@@ -193,6 +200,7 @@ def _joined(codec: TextCodec, first: Completion, given: Path, second: Completion
         logprobs=logprobs,
         hidden=None,  # that of the second alone would not be the step's
         states={},
+        discarded=first.discarded + second.discarded,
         proposers=first.proposers + ("",) * len(given) + second.proposers if first.proposers else (),
     )
 

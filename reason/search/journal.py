@@ -111,6 +111,7 @@ class Journal:
             finish_reason=event["finish_reason"],
             stopped_on=event["stopped_on"],
             logprobs=unpack_logprobs(event.get("logprobs")),
+            discarded=event.get("discarded", 0),
         )
 
     def failure(self, node: int) -> str | None:
@@ -161,6 +162,8 @@ class Journal:
             "tokens": completion.token_ids,
             "usage": usage,
         }
+        if completion.discarded:
+            event["discarded"] = completion.discarded
         if completion.logprobs:
             event["logprobs"] = pack_logprobs(completion.logprobs)
         if any(completion.proposers):

@@ -10,9 +10,9 @@ import pytest
 
 from reason.api import Solver
 from reason.engine.scripted import ScriptedEngine
-from reason.plan import SpecEyes
+from reason.plan import SpecEyes, ToolsAhead
 from reason.route import RoutedEngine, make_router
-from reason.types import Problem, Solution
+from reason.types import Budget, Completion, Problem, Request, Solution
 from reason.verifiers.tools import Call, Toolbox, Tools
 
 pytestmark = pytest.mark.usefixtures("isolation")
@@ -47,14 +47,14 @@ class Counting(Toolbox):
         return await super()._make(call, passages)
 
 
-def solve(small: Any, *, ahead: bool, delay: float = 0.005) -> tuple[Solution, Counting]:
+def solve(small: Any, *, ahead: bool, delay: float = 0.005, budget: Budget | None = None) -> tuple[Solution, Counting]:
     box = Counting()
     tools = Tools()
     tools.__dict__["toolbox"] = box
     engine = RoutedEngine(ScriptedEngine(small), ScriptedEngine(AGENT, delay=delay), make_router("always"))
     plan = SpecEyes(gate="logprob", threshold=2.0, max_tokens=1, ahead=ahead)  # the quick answer never passes
     with Solver(engine=engine, plan=plan) as solver:
-        solution = solver.solve(PROBLEM, "tool-agent", verifiers={"tools": tools})
+        solution = solver.solve(PROBLEM, "tool-agent", verifiers={"tools": tools}, budget=budget)
     return solution, box
 
 
@@ -97,3 +97,28 @@ def test_guesses_end_with_what_they_are_for() -> None:
             return await asyncio.wait_for(run.solve(), 5)
 
     assert asyncio.run(timed()).answer == "400"
+
+
+@pytest.mark.parametrize("limit", [30, 60, 120, 4000])
+def test_a_budget_counts_guesses(limit: int) -> None:
+    solution, _ = solve(RIGHT, ahead=True, budget=Budget(policy_tokens=limit))
+    of_the_gate = 1
+    assert solution.usage.policy_tokens <= limit + of_the_gate
+    assert (solution.answer == "400") == (limit >= 120)
+
+
+@pytest.mark.parametrize(("most", "guessed"), [(None, 12), (60, 12), (45, 5), (40, 0)])
+def test_a_guess_has_what_a_budget_leaves_beside_the_turn(most: int | None, guessed: int) -> None:
+    """The agent may write 40 tokens and writes 30; the small model would say 12."""
+    small = ScriptedEngine(["x" * 12])
+    engine = ToolsAhead(ScriptedEngine(["y" * 30], delay=0.002), small, Toolbox(), PROBLEM)
+
+    async def write() -> Completion:
+        asked = Request(prefix=(1,), max_tokens=40, max_generated=most, stop=("</calc>",), owner="o")
+        (done,) = [completion async for completion in engine.generate([asked])]
+        return done
+
+    done = asyncio.run(write())
+    assert (len(done.token_ids), done.discarded) == (30, guessed)
+    assert engine.usage("o").policy_tokens == 30 + guessed
+    assert engine.generated_per_token == 2

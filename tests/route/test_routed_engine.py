@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import AsyncGenerator, Sequence
+from pathlib import Path
 from typing import Any, ClassVar, cast
 
 import pytest
@@ -14,7 +15,7 @@ from reason.engine.scripted import ScriptedEngine
 from reason.errors import EngineClosed, EngineError, UnknownName, UsageError
 from reason.route import Drafted, RoutedEngine, Router, make_router
 from reason.route.router import Author, Rewrite
-from reason.types import Capabilities, Completion, Engine, Request, Sampling, TokenLogprobs
+from reason.types import Budget, Capabilities, Completion, Engine, Request, Sampling, Solution, TokenLogprobs
 from reason.verifiers.recording import Recording
 
 DRAFT = {
@@ -339,3 +340,44 @@ def test_models_that_do_not_share_tokens_are_refused() -> None:
     other.codec.encode = lambda text: tuple(text.encode("utf-16"))  # type: ignore[method-assign]
     with pytest.raises(UsageError, match="do not share a tokenizer"):
         RoutedEngine(ScriptedEngine(DRAFT), other, Told())
+
+
+# -- budgets ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("router", "discarded"),
+    [(Told(), 0), (Told("s2"), 11), (Told("s1", "s2", "s3"), 31), ("oracle:verifier=judge,threshold=0.95", 31)],
+)
+def test_what_is_thrown_away_is_told(router: Router | str, discarded: int) -> None:
+    engine = routed(router)
+    done = ask(engine)
+    assert done.discarded == discarded
+    assert len(done.token_ids) + done.discarded == engine.usage("o").policy_tokens
+
+
+@pytest.mark.parametrize("most", [1, 2, 16, 20, 30, 47, 62, 100])
+def test_no_more_is_generated_than_a_request_allows(most: int) -> None:
+    engine = routed(Told("s1", "s2", "s3"))
+    done = ask(engine, max_generated=most)
+    assert 0 < len(done.token_ids) + done.discarded == engine.usage("o").policy_tokens <= max(2, most)
+    assert (done.finish_reason == "eos") == (most >= 62)
+
+
+@pytest.mark.parametrize("limit", [40, 100, 130, 300])
+def test_a_budget_counts_what_is_thrown_away(limit: int, tmp_path: Path) -> None:
+    journal = tmp_path / "trace.jsonl"
+
+    def run() -> tuple[Solution, int]:
+        engine = routed(Told("s1", "s3"))
+        with Solver(engine=engine) as solver:
+            started = solver.start(
+                "?", "best-of-n", num_samples=9, max_tokens=64, budget=Budget(policy_tokens=limit), journal=journal
+            )
+            return asyncio.run(started.solve()), engine.usage("").policy_tokens
+
+    solution, _ = run()
+    assert 0 < solution.usage.policy_tokens <= limit
+    assert solution.stopped_by == "policy_tokens"
+    again, generated = run()
+    assert (again.text, again.usage.policy_tokens, generated) == (solution.text, solution.usage.policy_tokens, 0)
