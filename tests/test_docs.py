@@ -20,7 +20,7 @@ import typer
 from typer.testing import CliRunner
 
 import reason.models
-from reason import api
+from reason import api, loading
 from reason.cli.main import app
 from reason.engine.local import LocalEngine
 from reason.engine.scripted import ScriptedEngine
@@ -114,7 +114,7 @@ def scripted(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever model is named, a script is played: three solutions in four say 42."""
     script = ["6 times 7 is asked.\n\nIt is \\boxed{42}.", "It is \\boxed{42}.", "So \\boxed{42}.", "Say \\boxed{41}."]
 
-    def load(model: str | None = None, *, routing: api.Routing | None = None, **options: Any) -> Any:
+    def load(model: str | None = None, *, routing: loading.Routing | None = None, **options: Any) -> Any:
         if routing is None:
             return ScriptedEngine(script)
         return RoutedEngine(ScriptedEngine(script), ScriptedEngine(script), routing.router)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -31,7 +33,8 @@ def need(name: str) -> None:
 async def test_steps_that_say_the_same_are_close(name: str) -> None:
     need(name)
     given = [Trajectory(problem=Problem(content="?"), prompt=(1,), steps=(Step(text=s, tokens=(1,)),)) for s in STEPS]
-    embedder, engine = make_embedder(name), ScriptedEngine(["x"])
+    embedder: Any = make_embedder(name)
+    engine = ScriptedEngine(["x"])
     found = np.array(await embedder.embed(given, engine, "me"))
     assert np.isfinite(found).all()
     assert (await embedder.embed(given[2:3], engine, "me"))[0] == found[2].tolist()
