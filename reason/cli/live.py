@@ -92,12 +92,12 @@ def render(
         parts.append(spent)
     rate = usage.policy_tokens / seconds if seconds else 0.0
     ledger = Text(
-        f"{usage.policy_tokens:,} tokens   {rate:.0f} tokens/s   {usage.forwards:,} forwards   "
-        f"KV peak {usage.unique_kv_tokens_peak:,}   {seconds:.1f} s",
+        f"{usage.policy_tokens:,} tokens  {rate:.0f} tokens/s  {usage.forwards:,} forwards  "
+        f"KV peak {usage.unique_kv_tokens_peak:,}  {seconds:.1f} s",
         style="dim",
     )
     if usage.drafted_tokens:
-        ledger.append(f"   {usage.accepted_tokens / usage.drafted_tokens:.0%} of drafts accepted")
+        ledger.append(f"  drafts {usage.accepted_tokens / usage.drafted_tokens:.0%}")
     parts.append(ledger)
     for part in parts:
         if isinstance(part, Text):  # a line that wraps would push the frame off the screen

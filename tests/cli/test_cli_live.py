@@ -81,7 +81,7 @@ def test_marks_votes_and_the_ledger() -> None:
     assert [line.split()[1] for line in lines[:6]] == ["✓", "✓", "…", "✗", "–", "·"]
     assert "growing" in lines[5]
     assert lines[7].split() == ["votes", "7", "×2", "8", "×1"]
-    assert "123,456 tokens   9876 tokens/s   789 forwards   KV peak 4,567   12.5 s" in lines[8]
+    assert "123,456 tokens  9876 tokens/s  789 forwards  KV peak 4,567  12.5 s" in lines[8]
 
 
 def test_the_newest_samples_are_shown_where_not_all_fit() -> None:
@@ -98,7 +98,7 @@ def test_a_terminal_too_narrow_for_samples(width: int) -> None:
 def test_before_anything_happened() -> None:
     out = io.StringIO()
     Console(file=out, width=80).print(render([], {}, Usage(), 0.0, 80, 5))
-    assert "0 tokens   0 tokens/s" in out.getvalue()
+    assert "0 tokens  0 tokens/s" in out.getvalue()
 
 
 @pytest.mark.parametrize("texts", [["so \\boxed{42}"], [*TEXTS.values(), *["so \\boxed{42}"] * 9]])
