@@ -18,7 +18,8 @@ class LoopStats:
     iterations: int = 0
     rows: int = 0
     seconds: float = 0.0
-    forward_seconds: float = 0.0  # layers and vocabulary product
+    forward_seconds: float = 0.0  # planning, layers, vocabulary product; and drawing, where the device does it
+    exposed_seconds: float = 0.0  # all but from a forward's launch to its results: a device had nothing to do
     draft_seconds: float = 0.0  # drafting, claiming and learning; draft models' forwards included
     drafted: int = 0  # nodes
     accepted: int = 0  # of them

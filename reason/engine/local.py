@@ -42,6 +42,7 @@ class LocalEngine:
         max_running: requests that may hold KV at once; more wait their turn.
         max_rows: rows of one forward.
         speculator: drafts tokens; None never does.
+        draws_on_device: see ``EngineLoop``.
         beside: see ``load``.
     """
 
@@ -54,10 +55,18 @@ class LocalEngine:
         max_running: int = 256,
         max_rows: int = 512,
         speculator: Speculator | None = None,
+        draws_on_device: bool | None = None,
         beside: LocalEngine | None = None,
     ) -> None:
         def make() -> EngineLoop:
-            return EngineLoop(runner, codec, max_running=max_running, max_rows=max_rows, speculator=speculator)
+            return EngineLoop(
+                runner,
+                codec,
+                max_running=max_running,
+                max_rows=max_rows,
+                speculator=speculator,
+                draws_on_device=draws_on_device,
+            )
 
         self._start(make, name, beside)
 

@@ -13,21 +13,23 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 import torch
 
 from reason.engine.codec import HubCodec, StopMatcher
+from reason.engine.device_verifying import DeviceVerification
 from reason.engine.drafting import Drafting
+from reason.engine.drawing import Drawing
 from reason.engine.jobs import GenerateJob, ScoreJob, refusal
 from reason.engine.ledger import Ledger, LoopStats
 from reason.engine.probing import Probed
 from reason.engine.scoring import Scoring
-from reason.engine.verifying import Drawing, Verification
+from reason.engine.verifying import HostVerification
 from reason.errors import OutOfKV
 from reason.runtime.forest import Branch, PoolExhausted
 from reason.runtime.grammar import GrammarCompiler
-from reason.runtime.runner import ModelRunner, RowPlanner
+from reason.runtime.runner import Forward, ModelRunner, RowPlanner
 from reason.runtime.sampler import TopRows
 from reason.speculate.speculator import Speculator
 from reason.types import FinishReason
@@ -42,6 +44,8 @@ class EngineLoop:
         max_running: requests that may hold KV at once; the rest wait (backpressure).
         max_rows: rows of one forward; running branches come first, prefill takes what is left.
         speculator: drafts tokens for the running branches; None never does.
+        draws_on_device: whether tokens are drawn and drafts verified in torch operations on the model's device, with
+            one copy to the host an iteration; None does so where the device is not the CPU, whose own path is faster.
     """
 
     def __init__(
@@ -52,6 +56,7 @@ class EngineLoop:
         max_running: int = 256,
         max_rows: int = 512,
         speculator: Speculator | None = None,
+        draws_on_device: bool | None = None,
     ) -> None:
         self.runner = runner
         self.codec = codec
@@ -63,6 +68,7 @@ class EngineLoop:
         self._running: list[GenerateJob] = []  # oldest first
         self._scoring = Scoring(runner, self.ledger, max_rows)
         self._drafting = None if speculator is None else Drafting(speculator, runner, self.ledger)
+        self._draws_on_device = runner.device.type != "cpu" if draws_on_device is None else draws_on_device
         self._grammars = GrammarCompiler(codec.tokenizer, runner.vocab_size, sorted(codec.eos_token_ids))
 
     # -- what comes in ---------------------------------------------------------------------------------------------
@@ -133,35 +139,32 @@ class EngineLoop:
             return
         try:
             forward = self.runner.forward_rows(planner.rows, _layers(drawing, scoring))
-            ends = [self._ends(job) for job in drawing]
-            places = forward.places([end for job_ends in ends for end in job_ends])
-            logits = forward.row_logits(places.rows, transient=True) if drawing else None
+            draws = self._launch_draws(forward, drawing) if drawing else None
+            # A device is at work now: what does not depend on the tokens to come is done beside it.
+            self.ledger.count_forward(owners.union(job.owner for job in scoring))
+            self.ledger.observe_kv()  # before what is finished gives its KV up
+            self.stats.iterations += 1
+            self.stats.rows += len(planner.rows)
+            if draws is not None:
+                draws.wait()
+            else:
+                self.runner.synchronize()
         except Exception as error:  # the batch is lost, the engine is not
             self._fail_batch(error)
             return
-        self.runner.synchronize()
-        seconds = time.perf_counter() - drafted
-        self.stats.forward_seconds += seconds
-        self.ledger.count_forward(owners.union(job.owner for job in scoring))
-        self.ledger.observe_kv()  # before what is finished gives its KV up
+        computed = time.perf_counter() if draws is None or draws.computed is None else draws.computed
         self._scoring.collect(scoring, forward)  # before draws and drafts move the runs that its rows are named by
-        if logits is not None:
-            numbers = iter(places.of_branch)
-            drawings = [
-                self._drawing(job, [next(numbers) for _ in own]) for job, own in zip(drawing, ends, strict=True)
-            ]
-            wanted = any(job.request.hidden for job in drawing)
-            states = forward.hidden[places.rows].float().cpu() if wanted else None
-            probed = Probed([job.request.probes for job in drawing], forward, places.rows)
-            tops = self._draw(logits, states, probed, drawings, set(decoding))
+        if draws is not None:
+            self._take_draws(draws, set(decoding))
             if self._drafting is not None:
                 alone = not prefilling and not scoring and len(drawing) == len(decoding)
-                self._drafting.finish(tops, drafted if alone else None, self.stats)
+                self._drafting.finish(draws.tops, drafted if alone else None, self.stats)
         elif self._drafting is not None:
             self._drafting.abandon()
-        self.stats.iterations += 1
-        self.stats.rows += len(planner.rows)
-        self.stats.seconds += time.perf_counter() - began
+        ended = time.perf_counter()
+        self.stats.forward_seconds += computed - drafted
+        self.stats.seconds += ended - began
+        self.stats.exposed_seconds += ended - began - (computed - self.runner.launched)
 
     def _admit(self) -> None:
         """Opens branches for waiting requests while there is room, oldest first."""
@@ -235,39 +238,43 @@ class EngineLoop:
         assert job.branch is not None
         return [job.branch, *(() if self._drafting is None else self._drafting.claims(job))]
 
-    def _draw(
-        self,
-        logits: torch.Tensor,
-        states: torch.Tensor | None,
-        probed: Probed,
-        drawings: Sequence[Drawing],
-        decoding: set[GenerateJob],
-    ) -> list[TopRows]:
-        """Draws at each job's row and draft nodes, verifies the drafts, and takes in what stands; returns what draft
-        sources may learn from.
+    def _launch_draws(self, forward: Forward, drawing: Sequence[GenerateJob]) -> _Draws:
+        """The draws of a forward at each job's end and draft nodes."""
+        ends = [self._ends(job) for job in drawing]
+        places = forward.places([end for job_ends in ends for end in job_ends])
+        logits = forward.row_logits(places.rows, transient=True)
+        numbers = iter(places.of_branch)
+        drawings = [self._drawing(job, [next(numbers) for _ in own]) for job, own in zip(drawing, ends, strict=True)]
+        layers = sorted(_read_layers(drawing))
+        beside = [forward.states(layer, places.rows) for layer in layers]
+        rule = None if self._drafting is None else self._drafting.speculator.rule
+        learns = self._drafting is not None and self._drafting.learns
+        if self._draws_on_device:
+            return _Draws(drawings, layers, DeviceVerification(logits, drawings, rule, beside, learns=learns))
+        self.runner.synchronize()
+        computed = time.perf_counter()
+        verification = HostVerification(logits, drawings, rule, beside, learns=learns)
+        return _Draws(drawings, layers, verification, computed)
 
-        Args:
-            states: [rows, hidden_size] float32, those that the rows of logits came from, where some job wants them.
-            probed: what the jobs' probes say of those rows.
-        """
+    def _take_draws(self, draws: _Draws, decoding: set[GenerateJob]) -> None:
+        """Takes in what stands of each job's draws and drafts."""
         drafting = self._drafting
-        tops: list[TopRows] = []
-        rule = None if drafting is None else drafting.speculator.rule
-        verification = Verification(logits, drawings, rule, tops if drafting is not None and drafting.learns else None)
-        for drawing in drawings:
+        probed = Probed([drawing.job.request.probes for drawing in draws.drawings], draws.states)
+        hidden = draws.states[-1].float() if any(drawing.job.request.hidden for drawing in draws.drawings) else None
+        for drawing in draws.drawings:
             job, before = drawing.job, len(drawing.job.generated)
             if drafting is not None and job in decoding:
                 drafting.note_rows(job, drawing.rows)
             try:
-                for taken, (token, recorded) in enumerate(verification.tokens(drawing)):
+                for taken, (token, recorded) in enumerate(draws.verification.tokens(drawing)):
                     if recorded is not None:
                         if job.request.probes:
                             recorded = replace(recorded, values=probed.values(job.request, drawing.row(taken)))
                         job.logprobs.append(recorded)
-                    if states is not None and job.request.hidden:
-                        job.add_hidden(states[drawing.row(taken)])
+                    if hidden is not None and job.request.hidden:
+                        job.add_hidden(hidden[drawing.row(taken)])
                     for layer in job.states:
-                        job.add_states(layer, probed.states(layer)[drawing.row(taken)])
+                        job.add_states(layer, draws.states[layer][drawing.row(taken)])
                     if drafting is not None:
                         job.proposers.append(drafting.named(drawing.proposer(taken, token)))
                     self._take(job, token)
@@ -278,7 +285,6 @@ class EngineLoop:
                 self._fail(job, error)
             if drafting is not None and job in decoding and drawing.verdict is not None:
                 drafting.settle(job, drawing.verdict, len(job.generated) - before)
-        return tops
 
     def _take(self, job: GenerateJob, token: int) -> None:
         """The request's next token is drawn: end it, or extend its branch."""
@@ -364,10 +370,37 @@ class EngineLoop:
             self._drafting.end_streams()
 
 
+@dataclass(slots=True)
+class _Draws:
+    """The draws of one iteration, on their way."""
+
+    drawings: list[Drawing]
+    layers: list[int]
+    verification: HostVerification | DeviceVerification
+    computed: float | None = None
+    """When the forward's results were there; on a device only ``wait`` knows."""
+    states: dict[int, torch.Tensor] = field(default_factory=dict)
+    """By layer, [rows, hidden_size], those that the rows of logits came from."""
+
+    @property
+    def tops(self) -> Sequence[TopRows]:
+        """What draft sources may learn from."""
+        return self.verification.tops
+
+    def wait(self) -> None:
+        self.states = dict(zip(self.layers, self.verification.wait(), strict=True))
+
+
+def _read_layers(drawing: Sequence[GenerateJob]) -> set[int]:
+    """The layers whose states are wanted on the host of the rows that are drawn from."""
+    layers = {probe.layer for job in drawing for probe in job.request.probes}
+    layers |= {-1 for job in drawing if job.request.hidden}
+    return layers.union(*(job.states for job in drawing))
+
+
 def _layers(drawing: Sequence[GenerateJob], scoring: Sequence[ScoreJob]) -> set[int]:
     """The layers whose states are wanted of a forward."""
-    probed = {probe.layer for job in drawing for probe in job.request.probes}
-    return probed.union(*(job.states for job in drawing), *(job.layers for job in scoring))
+    return _read_layers(drawing).union(*(job.layers for job in scoring))
 
 
 def _decodes(branch: Branch) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -10,7 +10,6 @@ import torch
 from reason.errors import UsageError
 
 if TYPE_CHECKING:
-    from reason.runtime.runner import Forward
     from reason.types import Probe, Request
 
 __all__ = ["Probed"]
@@ -21,25 +20,16 @@ class Probed:
 
     Args:
         probes: of each job that draws.
-        rows: of the forward, those that are drawn from.
+        states: of the rows that are drawn from, on the CPU: [rows, hidden_size] by layer.
     """
 
     @torch.inference_mode()
-    def __init__(self, probes: Iterable[Sequence[Probe]], forward: Forward, rows: Sequence[int]) -> None:
+    def __init__(self, probes: Iterable[Sequence[Probe]], states: Mapping[int, torch.Tensor]) -> None:
         distinct = {probe.name: probe for each in probes for probe in each}
-        self._forward = forward
-        self._rows = rows
-        self._states: dict[int, torch.Tensor] = {}
-        self._values = {name: _read(probe, self.states(probe.layer).float()) for name, probe in distinct.items()}
-
-    def states(self, layer: int) -> torch.Tensor:
-        """A layer's states of the rows, [rows, hidden_size], on the CPU."""
-        if layer not in self._states:
-            self._states[layer] = self._forward.kept[layer][self._rows].cpu()
-        return self._states[layer]
+        self._values = {name: _read(probe, states[probe.layer].float()) for name, probe in distinct.items()}
 
     def values(self, request: Request, row: int) -> tuple[tuple[str, float], ...]:
-        """What a request's probes say of a row, by its place in ``rows``.
+        """What a request's probes say of a row, by its number among those that are drawn from.
 
         Raises:
             Exception: what a probe raised.

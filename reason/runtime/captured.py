@@ -13,6 +13,7 @@ from __future__ import annotations
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import torch
@@ -116,14 +117,19 @@ class CapturedForwards:
 
     def hidden(self, batch: RowBatch) -> torch.Tensor:
         """Hidden states of a batch that is not on the device yet, [rows, hidden_size]."""
+        return self.prepare(batch)()
+
+    def prepare(self, batch: RowBatch) -> Callable[[], torch.Tensor]:
+        """Uploads a batch; returns what launches its forward, see ``hidden``."""
         work = self._kernels.work(batch.plan)
         bucket = self._find(batch, work)
         if bucket is None:
             on_device = upload(batch, work, self._kernels.device)
-            return self._compute(self._kernels.with_work(batch, on_device))
+            return partial(self._compute, self._kernels.with_work(batch, on_device))
         upload(batch, work, self._kernels.device, bucket.capacity, bucket.buffer)
         self.replays += 1
-        return bucket.replay()[: len(batch.rows)].clone()  # the next replay writes to the same memory
+        replay = bucket.replay
+        return lambda: replay()[: len(batch.rows)].clone()  # the next replay writes to the same memory
 
     def _find(self, batch: RowBatch, work: Work) -> _Bucket | None:
         size = work.size

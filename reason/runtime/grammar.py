@@ -36,6 +36,11 @@ class Grammar:
         if not self._matcher.consume_token(token) and self._matcher.is_error():
             raise UsageError(f"the grammar does not allow token {token}: {self._matcher.get_error()}")
 
+    def after(self, token: int) -> Grammar | None:
+        """The state one token further on, this one unchanged; None where the token is not allowed."""
+        matcher = self._matcher.deep_copy()
+        return Grammar(matcher) if matcher.consume_token(token) and not matcher.is_error() else None
+
     @property
     def finished(self) -> bool:
         """Whether nothing but the end can follow."""

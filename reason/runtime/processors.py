@@ -12,9 +12,12 @@ import torch
 
 from reason.errors import UsageError
 from reason.runtime.grammar import Grammar
+from reason.runtime.transfer import send
 from reason.types import Sampling
 
-__all__ = ["needs_processing", "process_row"]
+__all__ = ["NOTHING_POSSIBLE", "change_row", "needs_processing", "process_row"]
+
+NOTHING_POSSIBLE = "the logits processors and the grammar together leave no token possible"
 
 
 def needs_processing(sampling: Sampling) -> bool:
@@ -42,22 +45,34 @@ def process_row(
     Raises:
         UsageError: a processor returned another shape, or left no token possible.
     """
+    row = change_row(logits, prefix, generated, sampling, grammar)
+    if not bool(torch.isfinite(row).any()):
+        raise UsageError(NOTHING_POSSIBLE)
+    return row
+
+
+def change_row(
+    logits: torch.Tensor,
+    prefix: Sequence[int],
+    generated: Sequence[int],
+    sampling: Sampling,
+    grammar: Grammar | None,
+) -> torch.Tensor:
+    """``process_row`` without the look at whether any token is left, for which a device must be waited for."""
     row = logits.float().clone()
     if sampling.repetition_penalty != 1.0:
-        seen = torch.tensor(sorted({*prefix, *generated}), device=row.device)
+        seen = send(np.array(sorted({*prefix, *generated}), dtype=np.int64), row.device)
         values = row[seen]
         row[seen] = torch.where(values > 0, values / sampling.repetition_penalty, values * sampling.repetition_penalty)
     if (sampling.presence_penalty or sampling.frequency_penalty) and generated:
         tokens, counts = np.unique(np.asarray(generated, dtype=np.int64), return_counts=True)
         amount = sampling.presence_penalty + sampling.frequency_penalty * counts
-        row[torch.from_numpy(tokens).to(row.device)] -= torch.from_numpy(amount).to(row)
+        row[send(tokens, row.device)] -= send(amount, row.device).to(row.dtype)
     for processor in sampling.processors:
         changed = processor((*prefix, *generated), row)
         if changed.shape != logits.shape:
             raise UsageError(f"a logits processor returned shape {tuple(changed.shape)} for {tuple(logits.shape)}")
         row = changed.float()
     if grammar is not None:
-        row = row.masked_fill(~grammar.allowed(row.shape[0]).to(row.device), -torch.inf)
-    if not bool(torch.isfinite(row).any()):
-        raise UsageError("the logits processors and the grammar together leave no token possible")
+        row = row.masked_fill(send(~grammar.allowed(row.shape[0]).numpy(), row.device), -torch.inf)
     return row

@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
 import torch
 
 from reason.errors import UnsupportedModel, UsageError
@@ -31,6 +33,7 @@ from reason.runtime.gpu import gpu_kernels_for
 from reason.runtime.kv_pool import KVPool
 from reason.runtime.native import kernels_for
 from reason.runtime.quantized import products_for
+from reason.runtime.transfer import send
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -116,9 +119,14 @@ class Forward:
         they may lie in memory that the runner keeps, because fresh pages for a wide row cost more than its product."""
         hidden = self.hidden
         if len(numbers) < hidden.shape[0] or any(n != i for i, n in enumerate(numbers)):
-            hidden = hidden.index_select(0, torch.tensor(numbers, device=hidden.device))
+            hidden = hidden.index_select(0, send(np.array(numbers), hidden.device))
         out = self._runner.scratch(hidden.shape[0], hidden.dtype) if transient else None
         return self._runner.backbone.logits(hidden, out)
+
+    def states(self, layer: int, numbers: Sequence[int]) -> torch.Tensor:
+        """A kept layer's states of packed rows by number, [len(numbers), hidden_size]."""
+        kept = self.kept[layer]
+        return kept.index_select(0, send(np.array(numbers), kept.device))
 
     def logits(self, branches: Sequence[Branch]) -> torch.Tensor:
         """Logits at the last token of each branch, [branches, vocab]."""
@@ -197,6 +205,8 @@ class ModelRunner:
             self.captured = CapturedForwards(self._eager, self.gpu, CudaCapture(self.device))
         self.rows_at_once = 1 << 30
         self.forwards = 0
+        self.launched = 0.0
+        """When the device was given its last forward; ``time.perf_counter``."""
         if expected is not None and quantize is None:
             self._compare(expected)
 
@@ -300,7 +310,7 @@ class ModelRunner:
             part = self._plan(batch.rows[begin : begin + step])
             states = dict.fromkeys(kept, self._no_states)
             states[-1] = self._compute(part, states)
-            numbers = torch.tensor([batch.number[id(node), index] for node, index in part.rows], device=self.device)
+            numbers = send(np.array([batch.number[id(node), index] for node, index in part.rows]), self.device)
             for layer, of_part in states.items():
                 if layer not in whole:
                     whole[layer] = of_part.new_empty((len(batch.rows), of_part.shape[1]))
@@ -313,8 +323,11 @@ class ModelRunner:
         """One forward; None where there is no memory for it, unless it is a single row's."""
         try:
             if self.captured is not None and not kept:
-                return self.captured.hidden(batch)
-            return self._eager(batch if self.gpu is None else self.gpu.upload(batch), kept)
+                launch = self.captured.prepare(batch)
+            else:
+                launch = partial(self._eager, batch if self.gpu is None else self.gpu.upload(batch), kept)
+            self.launched = time.perf_counter()
+            return launch()
         except torch.OutOfMemoryError:
             if len(batch.rows) == 1:
                 raise

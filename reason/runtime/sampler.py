@@ -21,7 +21,18 @@ from reason.runtime.native.kernels import MAXIMA_BLOCK
 from reason.runtime.noise import TAIL_DRAW, TAIL_GUMBEL, gumbel, position_state, uniform
 from reason.types import Sampling, TokenLogprobs
 
-__all__ = ["HEAD_TOKENS", "TOP_TOKENS", "Draw", "TopRows", "draw_tokens", "probabilities", "raw_logprobs"]
+__all__ = [
+    "HEAD_TOKENS",
+    "TOP_TOKENS",
+    "Draw",
+    "TopRows",
+    "draw_tokens",
+    "probabilities",
+    "raw_logprobs",
+    "row_statistics",
+    "top_of_rows",
+    "truncates",
+]
 
 HEAD_TOKENS = 64
 TOP_TOKENS = 10
@@ -64,11 +75,15 @@ class TopRows:
     @classmethod
     def of(cls, rows: list[int], head: _Head) -> TopRows:
         tokens, scaled = head.tokens[:, :TOP_TOKENS], head.scaled[:, :TOP_TOKENS]
-        mass = np.exp(scaled - head.log_mass[:, None])
+        return cls.padded(rows, tokens, np.exp(scaled - head.log_mass[:, None]))
+
+    @classmethod
+    def padded(cls, rows: list[int], tokens: I64, probabilities: F64) -> TopRows:
+        """From at most ``TOP_TOKENS`` tokens of each row."""
         if missing := TOP_TOKENS - tokens.shape[1]:
             tokens = np.pad(tokens, ((0, 0), (0, missing)), constant_values=-1)
-            mass = np.pad(mass, ((0, 0), (0, missing)))
-        return cls(rows, tokens, mass)
+            probabilities = np.pad(probabilities, ((0, 0), (0, missing)))
+        return cls(rows, tokens, probabilities)
 
 
 def draw_tokens(logits: torch.Tensor, draws: Sequence[Draw], tops: list[TopRows] | None = None) -> list[int]:
@@ -103,7 +118,7 @@ def probabilities(logits: torch.Tensor, sampling: Sampling) -> F64:
         return row
     scaled = logits.double().cpu().numpy() / sampling.temperature
     row = np.exp(scaled - scaled.max())
-    if _truncates(sampling):
+    if truncates(sampling):
         order = np.argsort(-scaled, kind="stable")
         kept = _truncate(scaled[order], float(np.logaddexp.reduce(scaled)), sampling)
         row[order[kept:]] = 0.0
@@ -125,12 +140,12 @@ def raw_logprobs(
     place = {row: i for i, row in enumerate(distinct)}
     at = [place[row] for row in rows]
     used = logits if len(distinct) == logits.shape[0] else logits[distinct]
-    numbers = _row_statistics(used, statistics)  # [distinct, 3]
+    numbers = row_statistics(used, statistics)  # [distinct, 3]
     indices = torch.tensor([at, list(tokens)], device=logits.device)
     own = (used[indices[0], indices[1]].float() - numbers[indices[0], 0]).tolist()
     tops: list[tuple[tuple[int, float], ...]] = [()] * len(distinct)
     if top:
-        values, ids = _top(used, min(top, used.shape[1]))
+        values, ids = top_of_rows(used, min(top, used.shape[1]))
         values = values.float() - numbers[:, :1]
         tops = [tuple(zip(i, v, strict=True)) for i, v in zip(ids.tolist(), values.tolist(), strict=True)]
     if not statistics:
@@ -139,8 +154,9 @@ def raw_logprobs(
     return [TokenLogprobs(value, tops[i], *pairs[i]) for value, i in zip(own, at, strict=True)]
 
 
-def _row_statistics(logits: torch.Tensor, everything: bool) -> torch.Tensor:
-    """log-sum-exp, entropy and self-certainty of each row, [rows, 3]; without ``everything`` only the first counts."""
+def row_statistics(logits: torch.Tensor, everything: bool, *, synchronize: bool = True) -> torch.Tensor:
+    """log-sum-exp, entropy and self-certainty of each row, [rows, 3]; without ``everything`` only the first counts.
+    ``synchronize``: may wait for the device to see whether there is less to do."""
     kernels = native_kernels() if logits.device.type == "cpu" else None
     if kernels is not None and logits.dtype in (torch.bfloat16, torch.float32):
         return kernels.row_statistics(logits)
@@ -149,19 +165,19 @@ def _row_statistics(logits: torch.Tensor, everything: bool) -> torch.Tensor:
     for r in range(0, logits.shape[0], step):
         part = logits[r : r + step].float()
         if everything:
-            out[r : r + step] = _statistics_of(part)
+            out[r : r + step] = _statistics_of(part, synchronize)
         else:
             out[r : r + step, 0] = torch.logsumexp(part, dim=-1)
     return out
 
 
-def _statistics_of(rows: torch.Tensor) -> torch.Tensor:
-    """See ``_row_statistics``; of float32 rows. Sums are float32, what is made of them is double."""
+def _statistics_of(rows: torch.Tensor, synchronize: bool) -> torch.Tensor:
+    """See ``row_statistics``; of float32 rows. Sums are float32, what is made of them is double."""
     top = rows.amax(dim=-1, keepdim=True)
     shifted = rows - top
     total = shifted.sum(dim=-1).double()
     count = torch.full_like(total, rows.shape[1])
-    if not bool(total.isfinite().all()):
+    if not (synchronize and bool(total.isfinite().all())):
         possible = rows > -torch.inf
         total = shifted.masked_fill(~possible, 0.0).sum(dim=-1).double()
         count = possible.sum(dim=-1).double()
@@ -199,17 +215,18 @@ def _draw_at(
     )
     at = np.array([place[draws[i].row] for i in members])
     noise = gumbel(state[:, None], head.tokens[at])  # [members, head]
-    plain = [m for m, i in enumerate(members) if not _truncates(draws[i].sampling)]
+    plain = [m for m, i in enumerate(members) if not truncates(draws[i].sampling)]
     winners = _draw_full(used, head, at[plain], noise[plain], state[plain], temperature)
     for m, token in zip(plain, winners.tolist(), strict=True):
         results[members[m]] = token
     for m, i in enumerate(members):
         sampling, row = draws[i].sampling, int(at[m])
-        if _truncates(sampling):
+        if truncates(sampling):
             results[i] = _draw_truncated(used[row], head, row, noise[m], state[m : m + 1], sampling)
 
 
-def _truncates(sampling: Sampling) -> bool:
+def truncates(sampling: Sampling) -> bool:
+    """Whether top-k, top-p or min-p leave tokens out."""
     return bool(sampling.top_k) or sampling.top_p < 1.0 or sampling.min_p > 0.0
 
 
@@ -218,9 +235,9 @@ def _head(logits: torch.Tensor, temperature: float) -> _Head:
     kernels = native_kernels() if logits.device.type == "cpu" else None
     if kernels is not None and logits.dtype in (torch.bfloat16, torch.float32):
         masses, maxima = kernels.row_masses(logits, 1.0 / temperature)
-        values, tokens = _top(logits, size, maxima)
+        values, tokens = top_of_rows(logits, size, maxima)
         return _Head(tokens.numpy(), (values.double() / temperature).numpy(), masses.numpy())
-    values, tokens = _top(logits, size)
+    values, tokens = top_of_rows(logits, size)
     scaled = values.double() / temperature
     log_mass = scaled[:, 0].clone()
     step = _chunk(logits)
@@ -232,7 +249,9 @@ def _head(logits: torch.Tensor, temperature: float) -> _Head:
     return _Head(tokens.cpu().numpy(), scaled.cpu().numpy(), log_mass.cpu().numpy())
 
 
-def _top(logits: torch.Tensor, size: int, maxima: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+def top_of_rows(
+    logits: torch.Tensor, size: int, maxima: torch.Tensor | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
     """The exact top ``size`` of each row, for the top tokens lie in the top blocks by block maximum. Equal ones are in
     order of token id; which of several that tie at the end are in is left to ``topk``."""
     rows, vocab = logits.shape

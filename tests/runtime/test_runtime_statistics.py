@@ -87,7 +87,7 @@ def test_a_whole_vocabulary() -> None:
 @pytest.mark.usefixtures("_implementation")
 def test_rows_are_computed_once_and_told_to_all_who_share_them(monkeypatch: pytest.MonkeyPatch) -> None:
     computed: list[int] = []
-    compute = sampler._row_statistics
+    compute = sampler.row_statistics
 
     def counting(logits: torch.Tensor, everything: bool) -> torch.Tensor:
         computed.append(logits.shape[0])

@@ -5,6 +5,7 @@ Seeded coins are the position's hash (``reason.runtime.noise``) at negative coun
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
@@ -12,7 +13,7 @@ import numpy.typing as npt
 
 from reason.runtime.noise import position_state, uniform
 
-__all__ = ["Coins", "SeededCoins"]
+__all__ = ["Coins", "SeededCoins", "uniforms_ahead"]
 
 _FIRST = -16  # counters go down from here, below the "tokens" that the sampler's tail uses
 
@@ -53,3 +54,10 @@ class SeededCoins:
         value = float(uniform(self._state, [self._counter])[0])
         self._counter -= 1
         return value
+
+
+def uniforms_ahead(coins: Sequence[SeededCoins], count: int) -> npt.NDArray[np.float64]:
+    """The next ``count`` numbers of each, [coins, count]; none is used up."""
+    states = np.concatenate([each._state for each in coins])
+    first = np.array([each._counter for each in coins])
+    return uniform(states[:, None], first[:, None] - np.arange(count))

@@ -24,9 +24,9 @@ from reason.speculate.rules.coins import Coins
 from reason.speculate.rules.drawing import Proposal
 from reason.speculate.rules.verdict import F64, Attempt, Target, Verdict, descend
 
-__all__ = ["try_in_turn", "verify", "verify_k_seq"]
+__all__ = ["RATIO_TOLERANCE", "try_in_turn", "verify", "verify_k_seq"]
 
-_TOLERANCE = 1e-9  # any r with gain(r) <= r is exact; a coarse one only accepts less
+RATIO_TOLERANCE = 1e-9  # any r with gain(r) <= r is exact; a coarse one only accepts less
 
 
 def verify(tree: DraftTree, target: Target, coins: Coins) -> Verdict:
@@ -89,7 +89,7 @@ def _try_alike(tree: DraftTree, node: int, p: F64, coins: Coins) -> Attempt:
 def _ratio(p: F64, q: F64, count: int) -> float:
     """r* from above, by bisection; ``p`` and ``q`` [support]."""
     low, high = 1.0, float(count)
-    while high - low > _TOLERANCE:
+    while high - low > RATIO_TOLERANCE:
         middle = (low + high) / 2.0
         if _gain(float(np.minimum(p / middle, q).sum()), count) <= middle:
             high = middle
