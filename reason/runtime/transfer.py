@@ -26,21 +26,23 @@ class Fetch:
     """Tensors of one device that are fetched in one copy, which begins at once.
 
     Args:
-        tensors: of any shapes and types; what happens to them afterwards does not change what is fetched.
+        tensors: at least one, of any shapes and types; what happens to them afterwards does not change what is fetched.
     """
 
     def __init__(self, tensors: Sequence[torch.Tensor]) -> None:
         self._kinds = [(tensor.dtype, tensor.shape) for tensor in tensors]
-        # The widest types first: so each begins at a multiple of its size.
-        self._order = sorted(range(len(tensors)), key=lambda i: -tensors[i].element_size())
-        packed = [tensors[i].contiguous().view(-1).view(torch.uint8) for i in self._order]
-        self._bytes = torch.cat(packed) if packed else torch.empty(0, dtype=torch.uint8)
+        # The widest types first, so that each begins at a multiple of its size.
+        dtypes = sorted({tensor.dtype for tensor in tensors}, key=lambda dtype: -dtype.itemsize)
+        self._order = [i for dtype in dtypes for i, tensor in enumerate(tensors) if tensor.dtype == dtype]
+        same = (torch.cat([tensor.flatten() for tensor in tensors if tensor.dtype == dtype]) for dtype in dtypes)
+        self._bytes = torch.cat([part.view(torch.uint8) for part in same])
         self._arrived: torch.cuda.Event | None = None
         if self._bytes.device.type == "cuda":
             host = torch.empty(self._bytes.shape, dtype=torch.uint8, pin_memory=True)
+            stream = torch.cuda.current_stream(self._bytes.device)
             self._bytes = host.copy_(self._bytes, non_blocking=True)
             self._arrived = torch.cuda.Event()
-            self._arrived.record(torch.cuda.current_stream(packed[0].device))
+            self._arrived.record(stream)
 
     def wait(self) -> list[torch.Tensor]:
         """The tensors on the host, in the order given, once they are there."""
