@@ -41,6 +41,8 @@ class KVForest:
 
     def __init__(self, num_slots: int) -> None:
         self.pool = SlotPool(num_slots)
+        self.structure = 0
+        """Changes whenever a run is added, split or joined; while it is the same, locked runs have only grown."""
         self._roots: dict[Hashable, Node] = {}
         self._owners: dict[str, dict[Branch, None]] = {}
         self._clock = 0
@@ -285,6 +287,7 @@ class KVForest:
         if branch.offset < len(branch.node):
             self._split(branch.node, branch.offset)  # first: it may unlock the rest of the run, to be evicted
         slots = self._take(len(tokens))
+        self.structure += 1
         parent = branch.node  # read after evicting, which may join runs
         child = Node(parent, parent.start + len(parent), list(tokens), slots, committed=not branch.draft)
         parent.children[tokens[0]] = child
@@ -312,6 +315,7 @@ class KVForest:
     def _split(self, node: Node, at: int) -> None:
         """Cuts a run in two; ``node`` keeps the first ``at`` tokens and a new child gets the rest."""
         assert 0 < at < len(node)
+        self.structure += 1
         lower = Node(
             node, node.start + at, node.tokens[at:], node.slots[at : len(node)].copy(), committed=node.committed
         )
@@ -341,6 +345,7 @@ class KVForest:
             return
         if node.locks and not child.locks:  # joining would lock what can now be evicted
             return
+        self.structure += 1
         old = len(node)
         for cursor in child.cursors:
             cursor.node, cursor.offset = node, cursor.offset + old

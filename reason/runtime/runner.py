@@ -24,6 +24,7 @@ from reason.runtime.attention.plan import (
     NATIVE_MIN_SAVED_TOKENS,
     Row,
     RowBatch,
+    advance_rows,
     plan_rows,
 )
 from reason.runtime.backbone import TESTED, FusedBackbone, make_backbone
@@ -203,6 +204,7 @@ class ModelRunner:
         self.captured: CapturedForwards | None = None
         if self.gpu is not None and self.device.type == "cuda" and isinstance(self.backbone, FusedBackbone):
             self.captured = CapturedForwards(self._eager, self.gpu, CudaCapture(self.device))
+        self._planned: tuple[int, RowBatch] | None = None  # the last plan, and the forest's structure then
         self.rows_at_once = 1 << 30
         self.forwards = 0
         self.launched = 0.0
@@ -288,7 +290,15 @@ class ModelRunner:
         return Forward(self, batch, hidden, kept)
 
     def _plan(self, rows: Sequence[Row]) -> RowBatch:
-        return plan_rows(rows, "cpu" if self.gpu is not None else self.device, self._min_saved_tokens)
+        """How the rows are packed. While branches only grow, an iteration's plan follows from the last one's."""
+        structure = self.forest.structure
+        batch = None
+        if self._planned is not None and self._planned[0] == structure:
+            batch = advance_rows(self._planned[1], rows)
+        if batch is None:
+            batch = plan_rows(rows, "cpu" if self.gpu is not None else self.device, self._min_saved_tokens)
+        self._planned = structure, batch
+        return batch
 
     def _compute(self, batch: RowBatch, kept: dict[int, torch.Tensor]) -> torch.Tensor:
         """The rows' hidden states. Where memory does not suffice for all of them at once, they are computed in halves,

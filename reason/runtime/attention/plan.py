@@ -44,6 +44,8 @@ __all__ = [
     "Row",
     "RowBatch",
     "SharedRun",
+    "advance_rows",
+    "num_keys_of",
     "plan_rows",
 ]
 
@@ -154,7 +156,7 @@ class AttentionPlan:
 
     positions: Index  # [rows]
     shared: list[SharedRun]
-    own: list[list[SharedRun]]  # by row: the runs above it that are not shared, root side first
+    own: list[list[Node]]  # by row: the runs above it that are not shared, root side first, as far as its position
     device: torch.device
     kernels: GpuKernels | None = None  # the flat form's, once it is uploaded
     on_device: DeviceWork | None = None
@@ -168,8 +170,11 @@ class AttentionPlan:
     @property
     def unique_keys(self) -> int:
         """KV tokens read if each were read once."""
-        runs = {id(run.node): run.num_keys for runs in (self.shared, *self.own) for run in runs}
-        return sum(runs.values())
+        read = {id(run.node): run.num_keys for run in self.shared}
+        for nodes, position in zip(self.own, self.positions.tolist(), strict=True):
+            for node in nodes:
+                read[id(node)] = max(read.get(id(node), 0), num_keys_of(node, position))
+        return sum(read.values())
 
     @property
     def groups(self) -> list[Group]:
@@ -214,6 +219,11 @@ class RowBatch:
     def row_number(self, branch: Branch) -> int:
         """Where the row of the branch's last token is."""
         return self.number[id(branch.node), branch.offset - 1]
+
+
+def num_keys_of(node: Node, position: int) -> int:
+    """How many of a run's tokens a row beneath it sees."""
+    return min(len(node.tokens), position + 1 - node.start)
 
 
 class _Segment:
@@ -266,6 +276,40 @@ def plan_rows(
     )
 
 
+def advance_rows(batch: RowBatch, rows: Sequence[Row]) -> RowBatch | None:
+    """The batch that follows ``batch`` where every run it computed a row of, one row each, has grown by one token and
+    nothing else has changed: no run was added, split or joined. What ``plan_rows`` gives, for less work; None where
+    ``rows`` are others."""
+    number, own = batch.number, batch.plan.own
+    if len(rows) != len(own):
+        return None
+    ordered: list[Row | None] = [None] * len(own)
+    for row in rows:
+        place = number.get((id(row.node), row.offset - 1))
+        if place is None:
+            return None
+        if not own[place] or own[place][-1] is not row.node:
+            return None  # it was above other rows
+        ordered[place] = row
+    following = [row for row in ordered if row is not None]
+    if len(following) < len(own) or len({id(row.node) for row in following}) < len(own):
+        return None  # some run has two rows
+    device = batch.plan.device
+    positions = batch.plan.positions + 1
+    token_ids = np.array([node.tokens[index] for node, index in following], dtype=np.int64)
+    write_slots = np.array(
+        [node.slots[index] if index >= node.computed else SCRATCH_SLOT for node, index in following], dtype=np.int64
+    )
+    return RowBatch(
+        rows=following,
+        number={(id(node), index): place for place, (node, index) in enumerate(following)},
+        token_ids=torch.from_numpy(token_ids).to(device),
+        positions=torch.from_numpy(positions).to(device),
+        write_slots=torch.from_numpy(write_slots).to(device),
+        plan=AttentionPlan(positions, batch.plan.shared, own, device),
+    )
+
+
 def _segments(rows: Sequence[Row]) -> list[_Segment]:
     """The part of the trie above the rows; returns its topmost segments in order of first appearance."""
     by_node: dict[int, _Segment] = {}
@@ -312,13 +356,13 @@ def _plan(
     segments: list[_Segment], positions: Index, count: int, device: torch.device, min_saved_tokens: int
 ) -> AttentionPlan:
     shared: list[SharedRun] = []
-    own: list[list[SharedRun]] = [[] for _ in range(count)]
+    own: list[list[Node]] = [[] for _ in range(count)]
     for segment in segments:
         run = SharedRun(segment.node, segment.num_keys, segment.begin, segment.end)
         num_rows = run.end - run.begin
         if num_rows == 1 or (num_rows - 1) * run.num_keys < min_saved_tokens:
             for row in range(run.begin, run.end):
-                own[row].append(run)
+                own[row].append(run.node)
         else:
             shared.append(run)
     return AttentionPlan(positions, shared, own, device)
@@ -339,10 +383,11 @@ def _group(run: SharedRun, positions: Index, device: torch.device) -> Group:
     )
 
 
-def _private_batches(own: list[list[SharedRun]], positions: Index, device: torch.device) -> list[PrivateBatch]:
+def _private_batches(own: list[list[Node]], positions: Index, device: torch.device) -> list[PrivateBatch]:
     """Rows with KV of their own, batched with rows of similar length so that padding stays below about half."""
+    at = positions.tolist()
     lengths = np.array(
-        [sum(min(s.num_keys, positions[r] + 1 - s.node.start) for s in parts) for r, parts in enumerate(own)],
+        [sum(num_keys_of(node, position) for node in nodes) for nodes, position in zip(own, at, strict=True)],
         dtype=np.int64,
     )
     remaining = np.nonzero(lengths)[0]
@@ -358,7 +403,7 @@ def _private_batches(own: list[list[SharedRun]], positions: Index, device: torch
 def _private_batch(
     rows: Index,
     lengths: Index,
-    own: list[list[SharedRun]],
+    own: list[list[Node]],
     positions: Index,
     device: torch.device,
     *,
@@ -369,9 +414,8 @@ def _private_batch(
     key_positions = np.full((len(rows), longest), -1, dtype=np.int64)
     for i, row in enumerate(rows.tolist()):
         filled = 0
-        for run in own[row]:
-            node = run.node
-            keys = min(run.num_keys, int(positions[row]) + 1 - node.start)
+        for node in own[row]:
+            keys = num_keys_of(node, int(positions[row]))
             slots[i, filled : filled + keys] = node.slots[:keys]
             key_positions[i, filled : filled + keys] = np.arange(node.start, node.start + keys)
             filled += keys

@@ -15,6 +15,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from reason.runtime.attention.plan import num_keys_of
+
 if TYPE_CHECKING:
     from reason.runtime.attention.plan import AttentionPlan, RowBatch
 
@@ -162,10 +164,10 @@ def _pieces(plan: AttentionPlan) -> tuple[Index, Index, npt.NDArray[np.int64]]:
         whole = int(plan.positions[begin:end].min()) >= node.start + keys - 1
         pieces.append((begin, end, filled, keys, _BEFORE_ALL if whole else node.start))
         filled += keys
-    for row, (runs, position) in enumerate(zip(plan.own, plan.positions.tolist(), strict=True)):
+    for row, (nodes, position) in enumerate(zip(plan.own, plan.positions.tolist(), strict=True)):
         first = filled
-        for node, keys, _, _ in runs:
-            keys = min(keys, position + 1 - node.start)
+        for node in nodes:
+            keys = num_keys_of(node, position)
             slots.append(node.slots[:keys])
             starts.append(node.start)
             filled += keys
