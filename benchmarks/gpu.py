@@ -25,6 +25,7 @@ from typing import Any
 import torch
 from gpu_attention import kernels
 from gpu_bench import FULL, QUICK, Bench, Table
+from gpu_host import host
 
 from reason.runtime.forest import Branch
 from reason.runtime.kv_pool import KVPool
@@ -221,6 +222,7 @@ def greedy(runner: ModelRunner, prompts: Sequence[Sequence[int]], steps: int) ->
 PARTS: dict[str, tuple[str, Callable[[Bench], Table]]] = {
     "kernels": ("Attention of one layer", kernels),
     "decode": ("One decode iteration", decode),
+    "host": ("An iteration of the engine, and what of it the device waits for", host),
     "sharing": ("KV shared and not", sharing),
     "speculation": ("Forward times, and the goodput rule's choice", speculation),
     "exactness": ("Exactness", exactness),

@@ -8,6 +8,7 @@ iteration are one tensor of bytes, fetched in one copy that is awaited when they
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -36,12 +37,13 @@ class Fetch:
         self._order = [i for dtype in dtypes for i, tensor in enumerate(tensors) if tensor.dtype == dtype]
         same = (torch.cat([tensor.flatten() for tensor in tensors if tensor.dtype == dtype]) for dtype in dtypes)
         self._bytes = torch.cat([part.view(torch.uint8) for part in same])
-        self._arrived: torch.cuda.Event | None = None
+        self._arrived: Any = None
         if self._bytes.device.type == "cuda":
             host = torch.empty(self._bytes.shape, dtype=torch.uint8, pin_memory=True)
             stream = torch.cuda.current_stream(self._bytes.device)
             self._bytes = host.copy_(self._bytes, non_blocking=True)
-            self._arrived = torch.cuda.Event()
+            make_event: Any = torch.cuda.Event
+            self._arrived = make_event()
             self._arrived.record(stream)
 
     def wait(self) -> list[torch.Tensor]:
