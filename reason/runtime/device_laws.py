@@ -3,7 +3,8 @@
 The rule is the sampler's, with the same noise: the head of p by argmax(log p + G), its tail by inverse CDF, truncation
 first. What differs is that every draw of a forward is made at once, whatever its temperature, and that nothing about
 the values decides what is launched. So no sum is taken of a whole row in order: an inverse CDF goes by blocks of
-columns, then through one block.
+columns, then through one block. And of tokens that tie at the head's end the lowest are in it, so that a draw does not
+depend on how wide a head the draws beside it need; the sampler leaves that to ``topk``.
 
 A nucleus (top-p or min-p without top-k) is looked for among the ``NUCLEUS_TOKENS`` likeliest. A row whose nucleus is
 larger is ``undecided``, and drawn again with ``whole``, which sorts it.
@@ -19,14 +20,16 @@ import torch
 from reason.runtime import sampler
 from reason.runtime.device_noise import gumbel, uniform
 from reason.runtime.noise import TAIL_DRAW, TAIL_GUMBEL, position_state
-from reason.runtime.sampler import TOP_TOKENS, Draw, row_statistics, top_of_rows, truncates
+from reason.runtime.sampler import TOP_TOKENS, Draw, row_statistics, truncates
 from reason.runtime.transfer import send
 
 __all__ = ["NUCLEUS_TOKENS", "Laws", "RawRows"]
 
-NUCLEUS_TOKENS = 1024
+NUCLEUS_TOKENS = 512
 
 _COLUMNS = 256  # of a block of the inverse CDF
+_TOP_COLUMNS = 128  # of a block whose greatest value stands for it
+_PLACES = 0xFFFF_FFFF
 _ELEMENTS = 1 << 25  # of a row block that is worked on at once: what bounds the memory
 
 
@@ -82,10 +85,8 @@ class Laws:
 
     def _read_rows(self, begin: int, end: int) -> tuple[torch.Tensor, ...]:
         logits = self._of(begin, end)
-        values, tokens = top_of_rows(logits, self._width)
+        values, tokens = _likeliest(logits, self._width)
         scaled = values.double() / self._temperature[begin:end, None]
-        if self._greedy_only:
-            tokens[:, 0] = logits.argmax(dim=-1)  # the lowest of those that tie, be they more than the head
         head = min(sampler.HEAD_TOKENS, self._width)
         if head == self._vocab:
             nothing = torch.zeros_like(scaled[:, 0])
@@ -202,6 +203,34 @@ def _width(draws: Sequence[Draw]) -> int:
     return max(sampler.HEAD_TOKENS, *widths) if widths else sampler.HEAD_TOKENS
 
 
+def _likeliest(logits: torch.Tensor, size: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The values and the tokens of each row's top ``size``, both [rows, size]: the greatest first, of equal ones the
+    lowest token. They lie in the top blocks, by greatest value and then by place."""
+    rows, vocab = logits.shape
+    whole = vocab // _TOP_COLUMNS * _TOP_COLUMNS
+    if size == 0 or whole // _TOP_COLUMNS <= 2 * size:
+        tokens = _top_places(logits, torch.arange(vocab, device=logits.device), size)
+    else:
+        greatest = logits[:, :whole].unflatten(1, (-1, _TOP_COLUMNS)).amax(dim=-1)
+        if whole < vocab:
+            greatest = torch.cat([greatest, logits[:, whole:].amax(dim=-1, keepdim=True)], dim=1)
+        blocks = _top_places(greatest, torch.arange(greatest.shape[1], device=logits.device), size)
+        inside = torch.arange(_TOP_COLUMNS, device=logits.device)
+        columns = (blocks[:, :, None] * _TOP_COLUMNS + inside).view(rows, -1)
+        values = logits.gather(1, columns.clamp(max=vocab - 1)).masked_fill_(columns >= vocab, -torch.inf)
+        tokens = _top_places(values, columns, size)
+    return logits.gather(1, tokens.clamp(max=vocab - 1)), tokens
+
+
+def _top_places(values: torch.Tensor, places: torch.Tensor, size: int) -> torch.Tensor:
+    """Of each row's ``values`` [rows, n] the ``places`` [rows, n] or [n] of the top ``size``, by value and then by the
+    lowest place: integers that are ordered so, a value's bits above its place's complement."""
+    bits = (values.float() + 0.0).view(torch.int32)  # without negative zeros
+    order = bits ^ ((bits >> 31) & 0x7FFF_FFFF)
+    top = torch.topk((order.long() << 32) | (_PLACES - places), size, dim=-1).values
+    return _PLACES - (top & _PLACES)
+
+
 def _block_sums(weights: torch.Tensor) -> torch.Tensor:
     """[rows, blocks] float64."""
     return weights.view(len(weights), -1, _COLUMNS).sum(dim=-1, dtype=torch.float64)
@@ -250,8 +279,8 @@ class RawRows:
 
         self.numbers = in_parts(lambda rows: row_statistics(rows, statistics, synchronize=False))
         """[rows, 3] float32: log-sum-exp, entropy, self-certainty; without ``statistics`` only the first counts."""
-        values, self.top_tokens = top_of_rows(logits, min(top, logits.shape[1])) if top else (logits[:, :0],) * 2
-        self.top_logprobs = values.float() - self.numbers[:, :1]  # [rows, top], as the tokens
+        values, self.top_tokens = _likeliest(logits, min(top, logits.shape[1]))  # [rows, top]
+        self.top_logprobs = values.float() - self.numbers[:, :1]
 
     def logprobs(self, rows: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
         """Of ``tokens`` [n] in ``rows`` [n], float32."""

@@ -30,7 +30,6 @@ __all__ = [
     "probabilities",
     "raw_logprobs",
     "row_statistics",
-    "top_of_rows",
     "truncates",
 ]
 
@@ -145,7 +144,7 @@ def raw_logprobs(
     own = (used[indices[0], indices[1]].float() - numbers[indices[0], 0]).tolist()
     tops: list[tuple[tuple[int, float], ...]] = [()] * len(distinct)
     if top:
-        values, ids = top_of_rows(used, min(top, used.shape[1]))
+        values, ids = _top(used, min(top, used.shape[1]))
         values = values.float() - numbers[:, :1]
         tops = [tuple(zip(i, v, strict=True)) for i, v in zip(ids.tolist(), values.tolist(), strict=True)]
     if not statistics:
@@ -235,9 +234,9 @@ def _head(logits: torch.Tensor, temperature: float) -> _Head:
     kernels = native_kernels() if logits.device.type == "cpu" else None
     if kernels is not None and logits.dtype in (torch.bfloat16, torch.float32):
         masses, maxima = kernels.row_masses(logits, 1.0 / temperature)
-        values, tokens = top_of_rows(logits, size, maxima)
+        values, tokens = _top(logits, size, maxima)
         return _Head(tokens.numpy(), (values.double() / temperature).numpy(), masses.numpy())
-    values, tokens = top_of_rows(logits, size)
+    values, tokens = _top(logits, size)
     scaled = values.double() / temperature
     log_mass = scaled[:, 0].clone()
     step = _chunk(logits)
@@ -249,9 +248,7 @@ def _head(logits: torch.Tensor, temperature: float) -> _Head:
     return _Head(tokens.cpu().numpy(), scaled.cpu().numpy(), log_mass.cpu().numpy())
 
 
-def top_of_rows(
-    logits: torch.Tensor, size: int, maxima: torch.Tensor | None = None
-) -> tuple[torch.Tensor, torch.Tensor]:
+def _top(logits: torch.Tensor, size: int, maxima: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
     """The exact top ``size`` of each row, for the top tokens lie in the top blocks by block maximum. Equal ones are in
     order of token id; which of several that tie at the end are in is left to ``topk``."""
     rows, vocab = logits.shape

@@ -294,7 +294,7 @@ def test_top_has_the_values_of_topk(kind: str, vocab: int, size: int) -> None:
         logits = (logits * 2).round().to(torch.bfloat16)
     elif kind == "masked":
         logits[torch.rand(4, vocab, generator=generator) < 0.999] = -torch.inf
-    values, tokens = sampler.top_of_rows(logits, size)
+    values, tokens = sampler._top(logits, size)
     assert torch.equal(values, torch.topk(logits, size, dim=-1).values)
     assert torch.equal(logits.gather(1, tokens), values)
     for row_values, row_tokens in zip(values.tolist(), tokens.tolist(), strict=True):
