@@ -159,6 +159,7 @@ class _Batch:
         begin = 0
         for drawing in self._drawings:
             end = begin + len(drawing.rows)
+            walked: Sequence[int]
             if self._rule is not None and outcomes is not None and drawing.tree is not None:
                 drawing.verdict = verdict_of(self._rule, drawing.tree, outcomes[begin:end], tokens[begin:end])
                 walked = range(end - begin)  # how the walk ends may depend on any node
@@ -210,7 +211,8 @@ class _Recorded:
 
     def of(self, row: int, logprob: float, top: int, statistics: bool) -> TokenLogprobs:
         tops = self._tops[row][:top]
-        return TokenLogprobs(logprob, tops, *self._numbers[row][1:]) if statistics else TokenLogprobs(logprob, tops)
+        _, entropy, certainty = self._numbers[row]
+        return TokenLogprobs(logprob, tops, entropy, certainty) if statistics else TokenLogprobs(logprob, tops)
 
 
 def _places(drawing: Drawing) -> npt.NDArray[np.int64]:

@@ -211,7 +211,7 @@ def _likeliest(logits: torch.Tensor, size: int) -> tuple[torch.Tensor, torch.Ten
     if size == 0 or whole // _TOP_COLUMNS <= 2 * size:
         tokens = _top_places(logits, torch.arange(vocab, device=logits.device), size)
     else:
-        greatest = logits[:, :whole].unflatten(1, (-1, _TOP_COLUMNS)).amax(dim=-1)
+        greatest = logits[:, :whole].view(rows, -1, _TOP_COLUMNS).amax(dim=-1)
         if whole < vocab:
             greatest = torch.cat([greatest, logits[:, whole:].amax(dim=-1, keepdim=True)], dim=1)
         blocks = _top_places(greatest, torch.arange(greatest.shape[1], device=logits.device), size)

@@ -222,6 +222,11 @@ def submit(loop: EngineLoop, prompts: MakePrompts) -> list[Completion]:
     return done
 
 
+def run(loop: EngineLoop) -> None:
+    while not loop.idle:
+        loop.step()
+
+
 @pytest.mark.parametrize("rule", [None, "coupled", *REJECTION])
 def test_an_iteration_waits_once(
     codec: HubCodec, prompts: MakePrompts, fetches: list[Fetch], monkeypatch: pytest.MonkeyPatch, rule: str | None
@@ -238,8 +243,7 @@ def test_an_iteration_waits_once(
 
     monkeypatch.setattr(loop, "_launch_draws", watched)
     done = submit(loop, prompts)
-    while not loop.idle:
-        loop.step()
+    run(loop)
     assert [completion.error for completion in done] == [None] * 8
     assert len(fetches) == loop.stats.iterations > 5
 
@@ -253,8 +257,7 @@ def test_on_a_gpu_nothing_waits_but_the_fetch(
     """Launching the draws, once all is compiled."""
     loop = loop_of(codec, "cuda", rule)
     submit(loop, prompts)
-    while not loop.idle:
-        loop.step()
+    run(loop)
     launch = loop._launch_draws
 
     def watched(*args: Any) -> Any:
@@ -266,6 +269,5 @@ def test_on_a_gpu_nothing_waits_but_the_fetch(
 
     monkeypatch.setattr(loop, "_launch_draws", watched)
     done = submit(loop, prompts)
-    while not loop.idle:
-        loop.step()
+    run(loop)
     assert [completion.error for completion in done] == [None] * 8

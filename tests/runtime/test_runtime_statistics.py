@@ -93,7 +93,7 @@ def test_rows_are_computed_once_and_told_to_all_who_share_them(monkeypatch: pyte
         computed.append(logits.shape[0])
         return compute(logits, everything)
 
-    monkeypatch.setattr(sampler, "_row_statistics", counting)
+    monkeypatch.setattr(sampler, "row_statistics", counting)
     logits = make_rows("normal", 400)
     rows, tokens = [3, 0, 3, 3, 1], [7, 7, 8, 7, 0]
     results = raw_logprobs(logits, rows, tokens, 2, statistics=True)

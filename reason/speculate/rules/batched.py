@@ -57,7 +57,7 @@ def decide(name: str, laws: Laws, trees: Sequence[DraftTree], coins: Sequence[Se
 def verdict_of(name: str, tree: DraftTree, outcomes: Sequence[int], tokens: Sequence[int]) -> Verdict:
     """A tree's verdict, from its nodes' outcomes and tokens."""
     if name.startswith("traversal"):
-        node = next(node for node in _post_order(tree) if outcomes[node] > 0)
+        node = next((node for node in _post_order(tree) if outcomes[node] > 0), 0)  # p is no law: the caller knows
         accepted = [node] if node else []
         while accepted and tree.parents[accepted[-1]]:
             accepted.append(tree.parents[accepted[-1]])
@@ -121,11 +121,23 @@ class _Nodes:
             root = end
         whole = [tokens, children, below, columns, q, uniforms_ahead(coins, most)]
         sent = send(np.concatenate([part.reshape(-1).view(np.int64) for part in whole]), device)
-        parts = [part.view(a.shape) for part, a in zip(sent.split([a.size for a in whole]), whole, strict=True)]
-        numbers = parts[3].unbind()
-        levels = 1 + int(depths.max())
-        reals = [part.view(torch.float64) for part in parts[4:]]
-        return cls(parts[0], reals[0], parts[1], parts[2], *numbers, reals[1], levels)
+        sections = zip(torch.split(sent, [part.size for part in whole]), whole, strict=True)
+        parts = [section.view(part.shape) for section, part in sections]
+        numbers = parts[3]
+        return cls(
+            tokens=parts[0],
+            q=parts[4].view(torch.float64),
+            children=parts[1],
+            below=parts[2],
+            fixed=numbers[0],
+            depths=numbers[1],
+            post_order=numbers[2],
+            first=numbers[3],
+            start=numbers[4],
+            tree=numbers[5],
+            coins=parts[5].view(torch.float64),
+            levels=1 + int(depths.max()),
+        )
 
     @property
     def width(self) -> int:
@@ -223,9 +235,9 @@ def _in_turn(nodes: _Nodes, p: torch.Tensor, *, replacement: bool, mixed: bool =
         there = (column >= 0) & (outcomes < 0)
         column = column.clamp(min=0)
         p_token, q_token = _at(residual.left, column), _at(residual.q, column)
-        drawn = rank >= nodes.fixed
+        drawn = nodes.fixed <= rank
         if mixed:
-            residual.settle(rank == nodes.fixed)
+            residual.settle(nodes.fixed == rank)
         accepts = there & (nodes.coin(tossed) < torch.where(drawn, p_token / q_token, p_token))
         outcomes = torch.where(accepts, rank, outcomes)
         tossed = tossed + there.long()
