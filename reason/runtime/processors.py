@@ -72,7 +72,7 @@ def change_row(
         changed = processor((*prefix, *generated), row)
         if changed.shape != logits.shape:
             raise UsageError(f"a logits processor returned shape {tuple(changed.shape)} for {tuple(logits.shape)}")
-        row = changed.float()
+        row = changed.to(row)
     if grammar is not None:
         row = row.masked_fill(send(~grammar.allowed(row.shape[0]).numpy(), row.device), -torch.inf)
     return row

@@ -246,6 +246,7 @@ def test_an_iteration_waits_once(
     run(loop)
     assert [completion.error for completion in done] == [None] * 8
     assert len(fetches) == loop.stats.iterations > 5
+    assert 0.0 < loop.stats.exposed_seconds < loop.stats.seconds
 
 
 @pytest.mark.gpu
