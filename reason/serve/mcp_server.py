@@ -51,7 +51,7 @@ class Found(BaseModel):
     confidence: float
     strategy: str
     stopped_by: str
-    usage: dict[str, float]
+    usage: dict[str, int | float]
     candidates: list[dict[str, Any]]
 
 

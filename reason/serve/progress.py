@@ -36,7 +36,7 @@ def progress_line(run: AnyRun) -> str:
     finished = tree.finished()
     tokens = sum(node.num_tokens for node in tree.nodes[1:])
     done = sum(not node.pending for node in tree.nodes[1:])
-    line = f"{done} steps, {len(finished)} solutions, {tokens} tokens"
+    line = ", ".join((_counted(done, "step"), _counted(len(finished), "solution"), _counted(tokens, "token")))
     answers = [node for node in finished if node.answer_class is not None]
     if answers:
         classes = [node.answer_class for node in answers]
@@ -44,3 +44,7 @@ def progress_line(run: AnyRun) -> str:
         answer = next(node.answer for node in answers if node.answer_class == leader) or ""
         line += f"; so far {' '.join(answer[:60].split())} ({classes.count(leader)} of {len(finished)})"
     return line
+
+
+def _counted(number: int, thing: str) -> str:
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"

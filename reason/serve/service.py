@@ -321,8 +321,7 @@ class Service:
 
     def _searched(self, solution: Solution) -> Outcome:
         self.metrics.count_tokens(solution.usage.prompt_tokens, solution.usage)
-        whole = solution.stopped_by == "done" or solution.answer is not None
-        choice = Choice(text=solution.text, finish_reason="stop" if whole else "length")
+        choice = Choice(text=solution.text, finish_reason="length" if _cut_off(solution) else "stop")
         return Outcome(
             choices=(choice,), prompt_tokens=solution.usage.prompt_tokens, usage=solution.usage, solution=solution
         )
@@ -332,6 +331,14 @@ def _known(strategy: str) -> str:
     if strategy.lower() not in STRATEGIES:
         raise UnknownName("strategy", strategy[:100], STRATEGIES)
     return strategy.lower()
+
+
+def _cut_off(solution: Solution) -> bool:
+    """Whether the text of a solution ends where a limit ended it."""
+    ends = {each.finish_reason for each in solution.candidates if each.text == solution.text}
+    if not ends:  # not one model's text: put together by the strategy, or unfinished
+        return solution.stopped_by != "done" and solution.answer is None
+    return ends == {"length"}
 
 
 def _problem(ask: Ask, instruct: bool) -> Problem:

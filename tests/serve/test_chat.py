@@ -279,9 +279,35 @@ async def test_a_budget_ends_a_search(client: httpx.AsyncClient) -> None:
     assert reply["usage"]["completion_tokens"] <= 60
 
 
+async def test_a_search_whose_solution_is_cut_off_says_so() -> None:
+    text = "so \\boxed{42} it is"
+    async with client_of(make_service(ScriptedEngine([text]))) as client:
+        for limit, end, answer in (
+            (8, "length", None),
+            (len("so \\boxed{42} "), "length", "42"),
+            (len(text), "stop", "42"),
+        ):
+            asked = chat(model="reason/best-of-n:2", max_tokens=limit)
+            reply = await ok(client, asked)
+            (choice,) = reply["choices"]
+            assert (choice["message"]["content"], choice["finish_reason"]) == (text[:limit], end)
+            assert (reply["reason"]["answer"], reply["reason"]["stopped_by"]) == (answer, "done")
+            last = events(await client.post(CHAT, json=asked | {"stream": True}))[-1]
+            assert last["choices"][0]["finish_reason"] == end
+
+
+async def test_a_solution_that_ended_is_not_cut_off_by_the_others() -> None:
+    texts = ["so \\boxed{42}", "a long way round"]
+    async with client_of(make_service(ScriptedEngine(texts))) as client:
+        reply = await ok(client, chat(model="reason/best-of-n:2", max_tokens=len(texts[0])))
+        assert reply["choices"][0]["finish_reason"] == "stop"
+
+
 async def test_a_search_is_streamed_with_its_progress() -> None:
     async with client_of(make_service(ScriptedEngine(["so \\boxed{42}"], delay=0.002))) as client:
         chunks = events(await client.post(CHAT, json=chat(model="reason/best-of-n:6", stream=True)))
+        alone = events(await client.post(CHAT, json=chat(model="reason/best-of-n:1", stream=True)))
+    assert said(alone, name="reasoning_content") == "1 step, 1 solution, 13 tokens; so far 42 (1 of 1)\n"
     lines = said(chunks, name="reasoning_content").splitlines()
     assert lines
     assert lines[-1].endswith("of 6)")

@@ -47,6 +47,7 @@ async def test_the_tools() -> None:
         found = (await client.call_tool("solve", asked, progress_callback=on_progress)).structured_content
         assert (found["answer"], found["stopped_by"], len(found["candidates"])) == ("42", "done", 4)
         assert lines
+        assert [type(found["usage"][name]) for name in ("prompt_tokens", "seconds")] == [int, float]
         verdict = (
             await client.call_tool("verify", {"problem": "6 * 7?", "solution": "\\boxed{42}"})
         ).structured_content
