@@ -268,7 +268,11 @@ def pack_logprobs(rows: Sequence[TokenLogprobs]) -> dict[str, str]:
     model do, is nan there."""
     packed = {"token": _pack([row.token for row in rows], "<f8")}
     if rows[0].top:
-        packed["top_ids"] = _pack([[i for i, _ in row.top] for row in rows], "<i4")
+        ids = [[i for i, _ in row.top] for row in rows]
+        if all(i < 1 << 31 for row in ids for i in row):
+            packed["top_ids"] = _pack(ids, "<i4")
+        else:  # pieces of text, where the model's tokenizer is not here
+            packed["top_pieces"] = json.dumps(ids)
         packed["top"] = _pack([[p for _, p in row.top] for row in rows], "<f8")
         packed["top_k"] = str(len(rows[0].top))
     if rows[0].entropy is not None:
@@ -288,8 +292,10 @@ def unpack_logprobs(packed: Mapping[str, str] | None) -> tuple[TokenLogprobs, ..
     tops: list[tuple[tuple[int, float], ...]] = [()] * len(tokens)
     if "top" in packed:
         k = int(packed["top_k"])
-        ids, values = _unpack(packed["top_ids"], "<i4").reshape(-1, k), _unpack(packed["top"], "<f8").reshape(-1, k)
-        tops = [tuple(zip(i, v, strict=True)) for i, v in zip(ids.tolist(), values.tolist(), strict=True)]
+        pieces = packed.get("top_pieces")
+        ids = _unpack(packed["top_ids"], "<i4").reshape(-1, k).tolist() if pieces is None else json.loads(pieces)
+        values = _unpack(packed["top"], "<f8").reshape(-1, k).tolist()
+        tops = [tuple(zip(i, v, strict=True)) for i, v in zip(ids, values, strict=True)]
     names = [key.removeprefix("value.") for key in packed if key.startswith("value.")]
     numbers = [_unpack(packed[f"value.{name}"], "<f8").tolist() for name in names]
     columns = zip(*numbers, strict=True) if names else [()] * len(tokens)

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from reason.engine.remote import PieceCodec
 from reason.engine.scripted import ScriptedEngine
 from reason.errors import ReasonError, UsageError
 from reason.search.journal import Journal, JournalMismatch, pack_logprobs, read_journal, unpack_logprobs
@@ -129,9 +130,13 @@ def test_who_drafted_what(tmp_path: Path) -> None:
 numbers = st.floats(allow_nan=False) | st.just(-math.inf)
 
 
-@given(rows=st.lists(st.tuples(numbers, numbers, numbers), min_size=1, max_size=5), top=st.integers(0, 3))
-def test_rows_come_back_exactly(rows: list[tuple[float, float, float]], top: int) -> None:
-    tops = tuple((151_000 + i, -0.1 * i) for i in range(top))
+@given(
+    rows=st.lists(st.tuples(numbers, numbers, numbers), min_size=1, max_size=5),
+    top=st.integers(0, 3),
+    first=st.sampled_from([151_000, PieceCodec().encode(" something")[0]]),
+)
+def test_rows_come_back_exactly(rows: list[tuple[float, float, float]], top: int, first: int) -> None:
+    tops = tuple((first + i, -0.1 * i) for i in range(top))
     plain = tuple(TokenLogprobs(token, tops) for token, _, _ in rows)
     full = tuple(TokenLogprobs(token, tops, entropy, certainty) for token, entropy, certainty in rows)
     read = tuple(

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import math
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from reason.engine.remote.families import extra_fields
-from reason.engine.remote.pieces import PieceCodec, messages_of
+from reason.engine.remote.pieces import PieceCodec, chat_of
 from reason.engine.remote.probing import Server
 from reason.errors import OutOfKV, UsageError
-from reason.types import Path, Request
+from reason.types import Path, Request, ToolMessage
 
 if TYPE_CHECKING:
     from reason.engine.codec import HubCodec
@@ -99,7 +101,7 @@ def body_of(request: Request, server: Server, codec: HubCodec | PieceCodec) -> d
 
 
 def _chat(request: Request, server: Server) -> dict[str, Any]:
-    messages = messages_of(request.prefix)
+    messages, tools = chat_of(request.prefix)
     body: dict[str, Any] = {}
     if messages and messages[-1]["role"] == "assistant" and not messages[-1]["content"]:
         messages.pop()
@@ -114,14 +116,34 @@ def _chat(request: Request, server: Server) -> dict[str, Any]:
             body = {"continue_final_message": True, "add_generation_prompt": False}
     if request.sampling.logprobs is not None:
         body |= {"logprobs": True, "top_logprobs": _top(request, server)}
-    return {"messages": messages, **body}
+    if tools:
+        body["tools"] = tools
+    return {"messages": [_told(message) for message in messages], **body}
+
+
+def _told(message: ToolMessage) -> dict[str, Any]:
+    """A message as chat APIs want it: the arguments of calls are JSON text."""
+    if "tool_calls" not in message:
+        return dict(message)
+    calls = [{**call, "function": _with_text(call["function"])} for call in message["tool_calls"]]
+    return {**message, "content": message["content"] or None, "tool_calls": calls}
+
+
+def _with_text(function: Mapping[str, Any]) -> dict[str, Any]:
+    arguments = function["arguments"]
+    return {**function, "arguments": arguments if isinstance(arguments, str) else json.dumps(arguments)}
 
 
 def _text(prefix: Path, codec: HubCodec | PieceCodec) -> str:
     """A prompt for servers that take text. What they put before every text themselves is left out."""
     if isinstance(codec, PieceCodec):
-        turns = messages_of(prefix)
-        return "\n\n".join(turn["content"] for turn in turns)
+        messages, tools = chat_of(prefix)
+        if tools or any("tool_calls" in message for message in messages):
+            raise UsageError(
+                "tools stand in the model's own chat template: give its tokenizer (tokenizer, --tokenizer), or use a "
+                "server that has a chat API"
+            )
+        return "\n\n".join(message["content"] for message in messages)
     text = str(codec.backend.decode(list(prefix), skip_special_tokens=False))
     tokenizer = codec.tokenizer
     begin, number = tokenizer.bos_token, tokenizer.bos_token_id

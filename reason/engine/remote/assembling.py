@@ -7,7 +7,6 @@ model did; the figures of a token are then those of the model's token that it be
 
 from __future__ import annotations
 
-import zlib
 from bisect import bisect_right
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -146,10 +145,11 @@ def _rows(told: Sequence[Told], wanted: int | None, codec: HubCodec | PieceCodec
 
 
 def _number(text: bytes, number: int | None, codec: HubCodec | PieceCodec) -> int:
-    """What tells likely tokens apart in a record: the model's number of it, that of its first token where the text is
-    all there is, and without a tokenizer a checksum."""
+    """What a likely token is in a record: without a tokenizer a piece that spells it; else the model's number of it, or
+    that of its first token where the text is all there is. One that says nothing ends the turn."""
+    if isinstance(codec, PieceCodec):
+        return piece(text)
     if number is not None:
         return number
-    if not isinstance(codec, PieceCodec) and (tokens := codec.encode(text.decode("utf-8", "replace"))):
-        return tokens[0]
-    return zlib.crc32(text) >> 1
+    tokens = codec.encode(text.decode("utf-8", "replace"))
+    return tokens[0] if tokens else min(codec.eos_token_ids, default=0)

@@ -1,23 +1,24 @@
 """A codec for models whose tokenizer is not here: a token is a piece of text, and its number spells it.
 
 The number of a piece is its UTF-8 bytes behind a byte 1, read as an integer. So a path is its text whoever wrote it,
-in a trace, in another process and for another model, and pieces that end inside a character join again. Roles, and
-ends of turns, have numbers of their own that no text can spell.
+in a trace, in another process and for another model, and pieces that end inside a character join again. Roles, ends of
+turns, and what a chat says beside its texts (tools, calls of them) have numbers of their own that no text can spell.
 """
 
 from __future__ import annotations
 
 import itertools
+import json
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
-from reason.errors import UsageError
-from reason.types import Message, Path, Thinking
+from reason.types import Message, Path, Thinking, ToolMessage
 
-__all__ = ["END_OF_TURN", "PieceCodec", "messages_of", "piece", "spelled", "split_evenly"]
+__all__ = ["END_OF_TURN", "PieceCodec", "chat_of", "piece", "spelled", "split_evenly"]
 
-_TEXT, _ROLE, _END = b"\x01", b"\x02", b"\x03"
+_TEXT, _ROLE, _END, _FIELDS = b"\x01", b"\x02", b"\x03", b"\x04"
+_FIELDS_BYTES = 256  # in a piece, so that its number can be written down
 _PIECES = re.compile(r" ?[^\W\d_]{1,12}|\d{1,3}|\s+|.", re.DOTALL)
 
 END_OF_TURN = int.from_bytes(_END, "big")
@@ -40,16 +41,7 @@ class PieceCodec:
     def encode_chat(
         self, messages: Sequence[Message], *, continue_final: bool = False, tools: Sequence[Mapping[str, Any]] = ()
     ) -> Path:
-        """See ``TextCodec``.
-
-        Raises:
-            UsageError: there are tools or tool calls, which only the model's chat template knows how to write down.
-        """
-        if tools or any("tool_calls" in message for message in messages):
-            raise UsageError(
-                "tools stand in the model's own chat template: give its tokenizer (tokenizer, --tokenizer)"
-            )
-        turns = self._turns(messages)
+        turns = (*_fields({"tools": list(tools)} if tools else {}), *self._turns(messages))
         return turns[:-1] if continue_final and messages else (*turns, _role("assistant"))
 
     def encode_turn(self, messages: Sequence[Message]) -> Path:
@@ -61,7 +53,8 @@ class PieceCodec:
     def _turns(self, messages: Sequence[Message]) -> Path:
         turns: list[int] = []
         for message in messages:
-            turns += (_role(message["role"]), *self.encode(message["content"]), END_OF_TURN)
+            beside = {name: value for name, value in message.items() if name not in ("role", "content")}
+            turns += (_role(message["role"]), *_fields(beside), *self.encode(message["content"]), END_OF_TURN)
         return tuple(turns)
 
 
@@ -76,20 +69,32 @@ def spelled(token: int) -> bytes:
     return text if kind == _TEXT else b""
 
 
-def messages_of(path: Sequence[int]) -> list[Message]:
+class Chat(NamedTuple):
+    """What a path is to a chat API: messages, and the functions that may be called."""
+
+    messages: list[ToolMessage]
+    tools: list[dict[str, Any]]
+
+
+def chat_of(path: Sequence[int]) -> Chat:
     """The chat that a path is; the last message is the one to be gone on with, and is empty if it is yet to begin. Text
     before any role is the user's."""
-    turns: list[tuple[str, list[int]]] = []
+    turns: list[tuple[str, bytearray, bytearray]] = [("", bytearray(), bytearray())]  # role, fields, content
     for token in path:
-        kind, text = _parts(token)
+        kind, data = _parts(token)
         if kind == _ROLE:
-            turns.append((text.decode("utf-8", "replace"), []))
+            turns.append((data.decode("utf-8", "replace"), bytearray(), bytearray()))
+        elif kind == _FIELDS:
+            turns[-1][1].extend(data)
         elif kind == _TEXT:
-            if not turns:
-                turns.append(("user", []))
-            turns[-1][1].append(token)
-    decode = PieceCodec().decode
-    return [Message(role=role, content=decode(tokens)) for role, tokens in turns]
+            if len(turns) == 1:
+                turns.append(("user", bytearray(), bytearray()))
+            turns[-1][2].extend(data)
+    messages: list[Any] = [
+        {"role": role, "content": content.decode("utf-8", "replace"), **json.loads(fields or b"{}")}
+        for role, fields, content in turns[1:]
+    ]
+    return Chat(messages, json.loads(turns[0][1] or b"{}").get("tools", []))
 
 
 def split_evenly(text: bytes, count: int) -> list[bytes]:
@@ -102,6 +107,13 @@ def split_evenly(text: bytes, count: int) -> list[bytes]:
 
 def _role(name: str) -> int:
     return int.from_bytes(_ROLE + name.encode(), "big")
+
+
+def _fields(beside: Mapping[str, Any]) -> Path:
+    """What stands beside a message's text, or before all messages."""
+    data = json.dumps(beside).encode() if beside else b""
+    parts = (data[i : i + _FIELDS_BYTES] for i in range(0, len(data), _FIELDS_BYTES))
+    return tuple(int.from_bytes(_FIELDS + part, "big") for part in parts)
 
 
 def _parts(token: int) -> tuple[bytes, bytes]:

@@ -107,14 +107,21 @@ async def probe(connection: Connection, model: str | None, *, sample: Path | Non
 def _model(connection: Connection, model: str | None, cards: Sequence[Mapping[str, Any]]) -> str:
     names = [str(card["id"]) for card in cards]
     if model is None:
-        if len(names) != 1:
+        plain = [str(card["id"]) for card in cards if not _names_another(card, names)]
+        if len(plain) != 1:
             known = f"; it has {', '.join(names)}" if names else ", and it lists none"
             raise UsageError(f"name the model that {connection.address.host} is to run (model, --model){known}")
-        return names[0]
+        return plain[0]
     known_too = {str(card.get("root")) for card in cards}
     if names and model not in names and model not in known_too and len(names) <= 100:
         raise UsageError(f"{connection.address.host} has no model {model!r}; it has {', '.join(names)}")
     return model
+
+
+def _names_another(card: Mapping[str, Any], names: Sequence[str]) -> bool:
+    """Whether what a server lists is a search over its model, or an alias, as our own server has them."""
+    name, root = str(card["id"]), card.get("root")
+    return name.partition("/")[0] == "reason" or (root != name and root in names)
 
 
 async def _family(connection: Connection) -> Family:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -25,11 +26,13 @@ class Told(NamedTuple):
 @dataclass(slots=True)
 class Reply:
     """``finish_reason`` is the server's, None until it has ended; ``stopped_on`` the stop string or stop token that it
-    names. ``completion_tokens``, ``prompt_tokens`` and ``cached_tokens`` are None until it tells them."""
+    names; ``calls`` are those of functions, [name, arguments] by place. ``completion_tokens``, ``prompt_tokens`` and
+    ``cached_tokens`` are None until it tells them."""
 
     text: str = ""
     token_ids: list[int] = field(default_factory=list)
     told: list[Told] = field(default_factory=list)
+    calls: dict[int, list[str]] = field(default_factory=dict)
     chunks: int = 0
     finish_reason: str | None = None
     stopped_on: str | int | None = None
@@ -61,6 +64,8 @@ class Reply:
         thought = message.get("reasoning_content") or message.get("reasoning")
         self.chunks += bool(thought)  # it is generated, and kept from us
         self._add_text(choice["text"] if "text" in choice else message.get("content"))
+        for place, call in enumerate(message.get("tool_calls") or ()):
+            self._add_call(call.get("index", place), call.get("function") or {})
         self.token_ids += choice.get("token_ids") or ()
         logprobs = choice.get("logprobs") or {}
         for entry in logprobs.get("content") or ():
@@ -69,8 +74,15 @@ class Reply:
             self._add_columns(logprobs)
         if choice.get("finish_reason") is not None:
             self.finish_reason = choice["finish_reason"]
+            self._add_text("".join(_written(*call) for call in self.calls.values()))
             named = choice.get("stop_reason", choice.get("matched_stop"))
             self.stopped_on = named if isinstance(named, (str, int)) else None
+
+    def _add_call(self, place: int, function: Mapping[str, Any]) -> None:
+        call = self.calls.setdefault(place, ["", ""])
+        call[0] += function.get("name") or ""
+        call[1] += function.get("arguments") or ""
+        self.chunks += 1
 
     def _add_columns(self, logprobs: Mapping[str, Any]) -> None:
         """The completions API has a list for each figure."""
@@ -102,6 +114,16 @@ class Reply:
         self.completion_tokens = event.get("tokens_predicted", self.completion_tokens)
         self.prompt_tokens = event.get("tokens_evaluated", self.prompt_tokens)
         self.cached_tokens = (event.get("timings") or {}).get("cache_n", self.cached_tokens)
+
+
+def _written(name: str, arguments: str) -> str:
+    """A call that the server took out of the text, as Qwen's and Hermes' models write it there."""
+    try:
+        told = json.loads(arguments or "{}")
+    except ValueError:
+        told = arguments
+    call = json.dumps({"name": name, "arguments": told}, ensure_ascii=False)
+    return f"\n<tool_call>\n{call}\n</tool_call>"
 
 
 def _of_chat(entry: Mapping[str, Any]) -> Told:
