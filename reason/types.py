@@ -360,6 +360,7 @@ class Solution:
     usage: Usage
     problem: str = "problem"
     candidates: tuple[Candidate, ...] = ()  # every finished leaf, in tree order
+    chosen: str | None = None  # what a strategy that is to choose one ("auto") took, with its fields
 
     def as_dict(self) -> dict[str, Any]:
         """The object that ``reason solve --json`` prints."""
@@ -368,6 +369,7 @@ class Solution:
             "text": self.text,
             "confidence": self.confidence,
             "strategy": self.strategy,
+            "chosen": self.chosen,
             "model": self.model,
             "stopped_by": self.stopped_by,
             "usage": self.usage.as_dict(),

@@ -134,7 +134,9 @@ class Run:
         self._work: deque[Work] = deque()  # in the order asked, which is the order told
         self._cancelled: list[asyncio.Task[Any]] = []
         self._told = 0
+        self._failure: Exception | None = None  # the first of an expansion
         self._stopped_by: StoppedBy = "done"
+        self._begun = ""  # by a solution that was cancelled
         self._stop = asyncio.Event()
 
     def interrupt(self) -> None:
@@ -211,6 +213,9 @@ class Run:
             replayed: only of what an earlier sitting recorded.
         """
         await asyncio.gather(*(work.task for work in self._work if work.replayed))
+        said = self.progress()
+        pending = [work.node for work in self._work if work.node is not None and not work.node.aside]
+        self._begun = max((self.tree.text(node.id) + said.get(node.id, "") for node in pending), key=len, default="")
         arrived: list[Work] = []
         late: list[asyncio.Task[Any]] = []
         for work in self._work:
@@ -318,6 +323,7 @@ class Run:
         node.path_tokens += result.num_generated
         node.logprobs = completion.logprobs
         node.error = None if completion.error is None else str(completion.error)
+        self._failure = self._failure or completion.error
         reason = _node_end(completion.finish_reason, completion.stopped_on, expand, delimiter)
         before = () if node.begins else parent.context[parent.prompt_tokens :]
         shown = "" if node.begins else self.tree.text(parent.id)
@@ -405,7 +411,7 @@ class Run:
     def _raise_if_all_failed(self) -> None:
         errors = [node.error for node in self.tree.nodes[1:] if node.finish_reason == "error"]
         if errors and len(errors) == len(self.tree) - 1:
-            raise EngineError(f"every expansion failed; the first: {errors[0]}")
+            raise EngineError(f"every expansion failed; the first: {errors[0]}") from self._failure
 
     def _solution(self) -> Solution:
         with self._effects.thinking():
@@ -414,7 +420,7 @@ class Run:
         finished = self.tree.finished()
         solution = Solution(
             answer=answer.answer,
-            text=answer.text,
+            text=answer.text or self._begun,
             confidence=answer.confidence,
             strategy=self._strategy_name,
             model=self.engine.name,
@@ -422,6 +428,7 @@ class Run:
             usage=usage,
             problem=self.tree.problem.id,
             candidates=tuple(self._candidate(node) for node in finished),
+            chosen=getattr(self.strategy, "chosen", None),
         )
         journal = self._effects.journal
         if journal is not None and self._stopped_by != "interrupt" and journal.end is None:

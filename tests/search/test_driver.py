@@ -444,5 +444,5 @@ def test_the_solution_as_a_dict(solve: Solve, watched: type[WatchedEngine]) -> N
     assert table["usage"]["prompt_tokens"] > 0
     assert table["usage"]["calls"] == 2
     assert set(table) == {
-        *("answer", "text", "confidence", "strategy", "model", "stopped_by", "usage", "candidates"),
+        *("answer", "text", "confidence", "strategy", "chosen", "model", "stopped_by", "usage", "candidates"),
     }
