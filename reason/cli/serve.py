@@ -26,6 +26,14 @@ def serve(
     api_key_file: options.ApiKeyFile = None,
     allow_origin: options.AllowOrigin = None,
     allow: options.Allow = None,
+    alias: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME[=MODEL]",
+            help="Another name for the model, or for reason/ets ..., that clients may use; can be repeated.",
+            show_default="none",
+        ),
+    ] = None,
     max_running: options.MaxRunning = 8,
     max_queued: options.MaxQueued = 32,
     max_policy_tokens: options.MaxRequestTokens = 65536,
@@ -38,6 +46,7 @@ def serve(
     ] = None,
     max_body_bytes: Annotated[int, typer.Option(help="Size of a request.")] = 2 << 20,
     grace: options.Grace = 10.0,
+    verbose: Annotated[bool, typer.Option("--verbose", help="A line for each request, on standard error.")] = False,
     loading: ModelOptions = ModelOptions(),  # noqa: B008
     unsafe_exec: options.UnsafeExec = False,
 ) -> None:
@@ -46,6 +55,7 @@ def serve(
     The model's own name samples it plainly; reason/ets, reason/best-of-n:16 ... search; reason is --strategy.
     """
     check_installed("starlette", "uvicorn")
+    from reason.serve.access import show_requests
     from reason.serve.app import make_app
     from reason.serve.limits import Limits
     from reason.serve.running import Server, bind, url_of
@@ -65,6 +75,10 @@ def serve(
         bind(host, port) as listening,
         open_service(model, strategy=strategy, setting=setting, allow=allow, limits=limits, loading=loading) as service,
     ):
+        for name in alias or ():
+            service.add_alias(name)
+        if verbose:
+            show_requests()
         listener = Server(make_app(service, security), service, grace_seconds=grace)
         typer.echo(f"{service.engine.name} at {url_of(listening)}/v1  (Ctrl-C ends it)")
         asyncio.run(listener.serve(sockets=[listening]))

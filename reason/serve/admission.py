@@ -70,12 +70,13 @@ class Admission:
 
 
 class Place:
-    """See ``Admission.enter``."""
+    """See ``Admission.enter``. ``tokens`` are those that the work here generated, None until it is done."""
 
     def __init__(self, admission: Admission, turn: asyncio.Future[None] | None) -> None:
         self._admission = admission
         self._turn = turn
         self._left = False
+        self.tokens: int | None = None
         self._began = time.monotonic()
         self._interrupt: Callable[[], None] | None = None
 

@@ -20,11 +20,12 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route, Router
 
+from reason.serve.access import Access
 from reason.serve.admission import Place
 from reason.serve.chat_tools import visible
 from reason.serve.failures import ApiError, as_api_error, bad_request
 from reason.serve.openapi import schema
-from reason.serve.protocol import read_chat, read_completion
+from reason.serve.protocol import Ask, read_chat, read_completion
 from reason.serve.reading import Fields, read_object
 from reason.serve.replies import Choice, Outcome, Reply
 from reason.serve.responses_api import ResponseReply, read_response
@@ -86,6 +87,7 @@ class Guard:
             await self._app(scope, receive, send)
             return
         status = 0
+        access = Access(scope)
 
         async def counting(message: Message) -> None:
             nonlocal status
@@ -96,7 +98,7 @@ class Guard:
         try:
             self._check(scope)
             # With an "app" in it, starlette raises that there is no such path instead of answering by itself.
-            await self._app({**scope, "app": self}, receive, counting)
+            await self._app({**scope, "app": self, "state": access.state}, receive, counting)
         except ClientGone:
             status = 499  # nobody is there to read it; nginx's number for that
         except Exception as error:
@@ -109,6 +111,7 @@ class Guard:
             route = path if path in _ROUTES else "/v1/models" if path.startswith("/v1/models/") else "other"
             method = scope["method"] if scope["method"] in ("GET", "POST", "HEAD", "OPTIONS") else "other"
             self._service.metrics.count_request(method, route, status)
+            access.end(status)
 
     def _check(self, scope: Scope) -> None:
         headers = Headers(scope=scope)
@@ -144,7 +147,8 @@ class _Handlers:
         return JSONResponse(self._model(name))
 
     def _model(self, name: str) -> dict[str, Any]:
-        return {"id": name, "object": "model", "created": self._service.began, "owned_by": "reason"}
+        root = self._service.meant(name)
+        return {"id": name, "object": "model", "created": self._service.began, "owned_by": "reason", "root": root}
 
     # -- those that work --------------------------------------------------------------------------------------------
 
@@ -156,9 +160,8 @@ class _Handlers:
         ask = read_completion(await self._body(request))
         return await self._reply(request, Reply(model=ask.model, codec=self._service.engine.codec, chat=False), ask)
 
-    async def _reply(self, request: Request, reply: Reply, ask: Any) -> Response | EventStream:
-        work = self._service.prepare(ask)
-        place = self._service.admission.enter()
+    async def _reply(self, request: Request, reply: Reply, ask: Ask) -> Response | EventStream:
+        work, place = self._begin(request, ask)
         if not ask.stream:
             return JSONResponse(reply.whole(await self._whole(request, work, place)))
         events = self._sampled(reply, work, place) if isinstance(work, Sampled) else self._searched(reply, work, place)
@@ -166,12 +169,18 @@ class _Handlers:
 
     async def response(self, request: Request) -> Response | EventStream:
         ask = read_response(await self._body(request))
-        work = self._service.prepare(ask)
-        place = self._service.admission.enter()
+        work, place = self._begin(request, ask)
         reply = ResponseReply(ask=ask)
         if not ask.stream:
             return JSONResponse(reply.whole(await self._whole(request, work, place)))
         return self._stream(self._response_events(reply, work, place), place, failure=reply.failure)
+
+    def _begin(self, request: Request, ask: Ask) -> tuple[Sampled | Searched, Place]:
+        """The work that is asked for, and a place for it, which must be left."""
+        request.state.model = ask.model
+        work = self._service.prepare(ask)
+        request.state.place = place = self._service.admission.enter()
+        return work, place
 
     async def _whole(self, request: Request, work: Sampled | Searched, place: Place) -> Outcome:
         """The outcome in one piece; the place is left whatever happens."""
@@ -188,7 +197,7 @@ class _Handlers:
             async for step in written:
                 if step.completion is not None:
                     choices[step.index] = self._service.choice(work, step.completion)
-        return self._service.sampled(work, choices, place.seconds)
+        return self._service.sampled(work, choices, place)
 
     def _stream(self, events: AsyncGenerator[bytes, None], place: Place, **options: Any) -> EventStream:
         limits = self._service.limits
@@ -222,7 +231,7 @@ class _Handlers:
                 if len(choices) < count:
                     for data in reply.closing(i, choices[i], choices[i].text[len(sent[i]) :]):
                         yield data
-        outcome = self._service.sampled(work, choices, place.seconds)
+        outcome = self._service.sampled(work, choices, place)
         i = list(choices)[-1]
         for data in reply.closing(i, choices[i], choices[i].text[len(sent[i]) :], outcome):
             yield data
@@ -272,7 +281,7 @@ class _Handlers:
                     for data in reply.piece(text[len(sent) :]):
                         yield data
                     sent = text
-        outcome = self._service.sampled(work, choices, place.seconds)
+        outcome = self._service.sampled(work, choices, place)
         for data in reply.closing(outcome, outcome.choices[0].text[len(sent) :]):
             yield data
 
@@ -323,8 +332,9 @@ def _error(error: ApiError) -> Response:
 def _http_error(scope: Scope, error: HTTPException) -> ApiError:
     """Starlette's own: no such path, or not with this method."""
     path = scope["path"][:200]
+    meant = f"did you mean /v1{path}? A base URL here ends in /v1" if f"/v1{path}" in _ROUTES else "see /openapi.json"
     message = {
-        404: f"there is nothing at {path}; see /openapi.json",
+        404: f"there is nothing at {path}; {meant}",
         405: f"{scope['method'][:20]} is not allowed at {path}; see /openapi.json",
     }.get(error.status_code, str(error.detail))
     return ApiError(error.status_code, message, headers=dict(error.headers or {}))

@@ -1,16 +1,19 @@
 """The server as a process: it listens, and ends in order.
 
 At SIGTERM or Ctrl-C no request is taken any more. Those under way have a deadline: most of it they may go on for, then
-searches are told to end with their best answer so far, and what is still there at its end is cancelled. The process
-then ends with status 0.
+searches are told to end with their best answer so far, and what is still there at its end, or at a second Ctrl-C, loses
+its connection, which ends it. The process then ends with status 0.
 """
 
 from __future__ import annotations
 
 import asyncio
 import functools
+import logging
+import math
 import signal
 import socket
+import time
 from types import FrameType
 from typing import TYPE_CHECKING
 
@@ -25,8 +28,15 @@ if TYPE_CHECKING:
 
 __all__ = ["Server", "bind", "url_of"]
 
+log = logging.getLogger("reason.serve")
+
 _SHARE = 0.7
 """Of the deadline, after which searches are told to end."""
+
+_LOOK_SECONDS = 0.05
+
+_LATE_SECONDS = 5
+"""After the deadline, in which the work of lost connections ends before uvicorn cancels it, each with a trace."""
 
 _UNTAKEN_MILLISECONDS = 60_000
 """After which the system gives up a connection whose other end takes nothing, or is no more there."""
@@ -73,29 +83,43 @@ class Server(uvicorn.Server):
             access_log=False,
             server_header=False,
             proxy_headers=False,
-            timeout_graceful_shutdown=max(1, round(grace_seconds)),
+            timeout_graceful_shutdown=math.ceil(grace_seconds) + _LATE_SECONDS,
         )
         super().__init__(config)
         self._service = service
         self._grace_seconds = grace_seconds
+        self._at_once = False
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Ends it in order, a second Ctrl-C at once.
+        """Ends it in order, a second Ctrl-C at once, a third one whatever is still under way.
 
         uvicorn would also raise the signal again when all is over, and the process would end as if it had been killed.
         """
         if self.should_exit and sig == signal.SIGINT:
-            self.force_exit = True
+            self.force_exit = self._at_once
+            self._at_once = True
         self.should_exit = True
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        self._service.admission.closing = True
-        ending = asyncio.ensure_future(self._interrupt())
+        admission = self._service.admission
+        admission.closing = True
+        if waiting := admission.running + admission.queued:
+            requests = "1 request" if waiting == 1 else f"{waiting} requests"
+            log.warning("waiting up to %g s for %s; Ctrl-C again ends now", self._grace_seconds, requests)
+        ending = asyncio.ensure_future(self._end_work())
         try:
             await super().shutdown(sockets)
         finally:
             ending.cancel()
 
-    async def _interrupt(self) -> None:
-        await asyncio.sleep(self._grace_seconds * _SHARE)
-        self._service.admission.interrupt_all()
+    async def _end_work(self) -> None:
+        """Has searches end when most of the deadline is over, and all else at its end."""
+        began = time.monotonic()
+        interrupted = False
+        while (gone := time.monotonic() - began) < self._grace_seconds and not self._at_once:
+            if gone >= self._grace_seconds * _SHARE and not interrupted:
+                self._service.admission.interrupt_all()
+                interrupted = True
+            await asyncio.sleep(_LOOK_SECONDS)
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()

@@ -12,7 +12,7 @@ from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from reason.errors import UnknownName
+from reason.errors import UnknownName, UsageError
 from reason.search.strategies import STRATEGIES, breadth_of, for_budget, known_fields, make_strategy
 from reason.serve.admission import Admission, Place
 from reason.serve.chat_tools import Parsed, parse_calls
@@ -82,6 +82,7 @@ class Service:
 
     def __post_init__(self) -> None:
         make_strategy(self.strategy, **self.fields)
+        self._aliases: dict[str, str] = {}
         self.metrics = Metrics()
         self.admission = Admission(max_running=self.limits.max_running, max_queued=self.limits.max_queued)
         self.began = int(time.time())
@@ -92,7 +93,27 @@ class Service:
 
     def models(self) -> list[str]:
         """The names that a request may give as its model."""
-        return [self.engine.name, PREFIX, *(f"{PREFIX}/{name}" for name in STRATEGIES)]
+        return [self.engine.name, *self._aliases, PREFIX, *(f"{PREFIX}/{name}" for name in STRATEGIES)]
+
+    def add_alias(self, alias: str) -> None:
+        """Has clients call a model by another name too: "NAME" the model itself, "NAME=MODEL" any of ``models``.
+
+        Raises:
+            UsageError: the name is taken, or there is no such model.
+        """
+        name, _, model = alias.partition("=")
+        model = model or self.engine.name
+        if not name or name in self._aliases or name == self.engine.name or name.partition("/")[0] == PREFIX:
+            raise UsageError(f"an alias is a name that no model here has, NAME or NAME=MODEL; got {alias!r}")
+        try:
+            self.check_model(model)
+        except ApiError as error:
+            raise UsageError(f"the alias {alias!r}: {error.message}") from None
+        self._aliases[name] = model
+
+    def meant(self, model: str) -> str:
+        """The model that a name stands for: an alias's, else its own."""
+        return self._aliases.get(model, model)
 
     def check_model(self, model: str) -> None:
         """Raises ApiError if no request may name this as its model."""
@@ -124,6 +145,7 @@ class Service:
 
     def _strategy_of(self, model: str) -> tuple[str | None, dict[str, Any]]:
         """The strategy and its fields that a model's name means; None is the model itself."""
+        model = self.meant(model)
         if model == self.engine.name:
             return None, {}
         if model == PREFIX:
@@ -258,6 +280,7 @@ class Service:
         run = self.start(search, line)
         place.on_interrupt(run.interrupt)
         solution = await run.solve()
+        place.tokens = solution.usage.policy_tokens
         self.metrics.count_search(solution.strategy, solution.stopped_by)
         return self._searched(solution)
 
@@ -309,12 +332,13 @@ class Service:
             logprobs=logprobs,
         )
 
-    def sampled(self, sampled: Sampled, choices: Mapping[int, Choice], seconds: float) -> Outcome:
-        """All the choices, which took so long, with the ledger, which the engine then forgets."""
+    def sampled(self, sampled: Sampled, choices: Mapping[int, Choice], place: Place) -> Outcome:
+        """All the choices, with the ledger, which the engine then forgets."""
         owner = sampled.requests[0].owner
         usage: Usage = self.engine.usage(owner)
         self.engine.forget(owner)
-        usage.prompt_tokens, usage.seconds = sampled.prompt_tokens, seconds
+        usage.prompt_tokens, usage.seconds = sampled.prompt_tokens, place.seconds
+        place.tokens = usage.policy_tokens
         self.metrics.count_tokens(sampled.prompt_tokens, usage)
         ordered = tuple(choices[i] for i in range(len(sampled.requests)))
         return Outcome(choices=ordered, prompt_tokens=sampled.prompt_tokens, usage=usage)
