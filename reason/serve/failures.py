@@ -9,16 +9,21 @@ from typing import Any
 from reason.errors import (
     DataNotFound,
     EngineClosed,
+    EngineError,
     ModelError,
     OutOfKV,
     ReasonError,
     SandboxUnavailable,
+    ServerError,
     UsageError,
 )
 
 __all__ = ["ApiError", "as_api_error", "bad_request", "busy"]
 
 log = logging.getLogger("reason.serve")
+
+_REFUSED = (400, 413, 422)
+"""What a server in front of which this one stands answers where the request itself is wrong."""
 
 
 class ApiError(Exception):
@@ -69,6 +74,14 @@ def as_api_error(error: Exception) -> ApiError:
         return bad_request(str(error), code="context_length_exceeded")
     if isinstance(error, UsageError):
         return bad_request(str(error))
+    if isinstance(error, ServerError):
+        log.warning("%s", error)
+        if error.status in _REFUSED:
+            return bad_request(str(error), code="upstream_refused")
+        message = "the server that runs the model failed; this server's log says how"
+        return ApiError(502, message, kind="server_error", code="upstream_failed")
+    if type(error) is EngineError and isinstance(error.__cause__, (ServerError, UsageError)):  # a search's samples
+        return as_api_error(error.__cause__)
     if isinstance(error, EngineClosed):
         return ApiError(503, "the server is shutting down", kind="server_error", code="shutting_down")
     if isinstance(error, (SandboxUnavailable, ModelError, DataNotFound)):

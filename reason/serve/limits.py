@@ -58,6 +58,7 @@ class Limits:
         for name in ("policy_tokens", "seconds", "kv_tokens", "calls"):
             value, limit = getattr(asked, name), getattr(limits, name)
             if value is not None and limit is not None and value > limit:
-                raise bad_request(f"reason.budget.{name} may be at most {limit} here, got {value}", name)
+                where = f"reason.budget.{name}"
+                raise bad_request(f"{where} may be at most {limit} here, got {value}", where)
             found[name] = limit if value is None else value
         return Budget(**found)

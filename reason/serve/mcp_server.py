@@ -50,6 +50,7 @@ class Found(BaseModel):
     text: str
     confidence: float
     strategy: str
+    chosen: str | None
     stopped_by: str
     usage: dict[str, int | float]
     candidates: list[dict[str, Any]]

@@ -16,6 +16,7 @@ _ERRORS = {
     413: "the body is too large",
     415: "the body is not JSON",
     429: "too many requests wait",
+    502: "the server that runs the model failed",
     503: "the server is shutting down",
     504: "it took too long",
 }
@@ -46,6 +47,7 @@ def schema() -> dict[str, Any]:
         "presence_penalty": {"type": "number", "minimum": -2, "maximum": 2},
         "frequency_penalty": {"type": "number", "minimum": -2, "maximum": 2},
         "stream_options": {"type": "object", "properties": {"include_usage": {"type": "boolean"}}},
+        "response_format": {"type": "object"},
     }
     chat = {
         "messages": {"type": "array", "minItems": 1, "items": _ref("Message")},
@@ -55,7 +57,6 @@ def schema() -> dict[str, Any]:
         "tools": {"type": "array", "items": {"type": "object"}},
         "tool_choice": {"anyOf": [{"enum": ["auto", "none", "required"]}, {"type": "object"}]},
         "parallel_tool_calls": {"type": "boolean"},
-        "response_format": {"type": "object"},
     }
     completion = {
         "prompt": {"anyOf": [{"type": "string", "minLength": 1}, {"type": "array", "minItems": 1}]},

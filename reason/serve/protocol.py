@@ -12,7 +12,7 @@ from typing import Any
 
 from reason.serve.failures import bad_request
 from reason.serve.functions import Offer, read_tools
-from reason.serve.reading import Fields
+from reason.serve.reading import LARGEST, Fields
 from reason.types import Budget, Message, Path, Sampling, ToolMessage
 
 __all__ = ["HARMLESS", "Ask", "SearchAsk", "read_chat", "read_completion", "read_format", "read_search"]
@@ -20,7 +20,6 @@ __all__ = ["HARMLESS", "Ask", "SearchAsk", "read_chat", "read_completion", "read
 MAX_SAMPLES = 128
 MAX_STOPS = 4
 MAX_TOP_LOGPROBS = 20
-_SEED = 1 << 63
 
 HARMLESS = ("user", "store", "metadata", "safety_identifier", "prompt_cache_key", "prompt_cache_retention")
 """Fields that say something about the request and nothing about the reply."""
@@ -92,7 +91,7 @@ def read_chat(body: Fields) -> Ask:
     top = body.integer("top_logprobs", 0, MAX_TOP_LOGPROBS)
     if top is not None and not wants_logprobs:
         body.wrong("top_logprobs", "left out where logprobs is not true")
-    limits = [body.integer(name, 1, _SEED) for name in ("max_completion_tokens", "max_tokens")]
+    limits = [body.integer(name, 1) for name in ("max_completion_tokens", "max_tokens")]
     if None not in limits and limits[0] != limits[1]:
         body.wrong("max_tokens", "left out where max_completion_tokens is given")
     max_tokens = limits[0] if limits[0] is not None else limits[1]
@@ -138,7 +137,7 @@ def read_completion(body: Fields) -> Ask:
     """
     given: dict[str, Any] = {}
     common = _common(body, given)
-    max_tokens = body.integer("max_tokens", 1, _SEED)
+    max_tokens = body.integer("max_tokens", 1)
     if max_tokens is not None:
         given["max_tokens"] = max_tokens
     logprobs = body.integer("logprobs", 0, MAX_TOP_LOGPROBS)
@@ -147,6 +146,9 @@ def read_completion(body: Fields) -> Ask:
     best_of = body.integer("best_of", 1, MAX_SAMPLES)
     if best_of not in (None, common["n"]):
         body.unable("best_of", "samples are not ranked here; use the model reason/best-of-n, or best_of equal to n")
+    schema = read_format(body.object("response_format"))  # as vLLM has it, and we ask other servers
+    if schema is not None:
+        given["response_format"] = True
     body.only("echo", False, why="the prompt is not repeated here")
     body.only("suffix", "", why="text cannot be inserted before a suffix here")
     body.only("logit_bias", {}, why="is not supported")
@@ -155,7 +157,7 @@ def read_completion(body: Fields) -> Ask:
     if len(prompts) * common["n"] > MAX_SAMPLES:
         body.wrong("n", f"such that prompts times n is at most {MAX_SAMPLES}", common["n"])
     body.end()
-    sampling = Sampling(**common.pop("sampling"), logprobs=logprobs)
+    sampling = Sampling(**common.pop("sampling"), logprobs=logprobs, json_schema=schema)
     return Ask(prompts=prompts, max_tokens=max_tokens, sampling=sampling, given=given, **common)
 
 
@@ -196,7 +198,7 @@ def _common(body: Fields, given: dict[str, Any]) -> dict[str, Any]:
         "model": body.needed_text("model"),
         "n": n or 1,
         "stop": stop,
-        "seed": body.integer("seed", -_SEED, _SEED - 1),
+        "seed": body.integer("seed", -LARGEST, LARGEST - 1),
         "search": read_search(body.object("reason")),
         "stream": stream,
         "stream_usage": usage,
@@ -223,7 +225,7 @@ def read_search(asked: Fields | None) -> SearchAsk | None:
     limits = asked.object("budget")
     budget = Budget()
     if limits is not None:
-        whole = {name: limits.integer(name, 1, _SEED) for name in ("policy_tokens", "kv_tokens", "calls")}
+        whole = {name: limits.integer(name, 1) for name in ("policy_tokens", "kv_tokens", "calls")}
         budget = Budget(seconds=limits.number("seconds", 1e-3, 1e9), **whole)
         limits.end()
     fields = asked.rest()

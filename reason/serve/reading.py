@@ -9,7 +9,10 @@ from typing import Any, NoReturn
 
 from reason.serve.failures import bad_request
 
-__all__ = ["MAX_DEPTH", "Fields", "read_object"]
+__all__ = ["LARGEST", "MAX_DEPTH", "Fields", "read_object"]
+
+LARGEST = 1 << 63
+"""A number that has no other limit."""
 
 MAX_DEPTH = 64
 """Objects and lists may be nested so deep."""
@@ -94,6 +97,7 @@ class Fields:
     def __init__(self, content: Mapping[str, Any], where: str = "") -> None:
         self._left = {name: value for name, value in content.items() if value is not None}
         self._where = where
+        self._known: list[str] = []
 
     def wrong(self, name: str, wanted: str, given: Any = None) -> NoReturn:
         shown = "" if given is None else f", got {_shown(given)}"
@@ -104,6 +108,7 @@ class Fields:
         raise bad_request(f"{self._where}{name}: {why}", param=self._where + name)
 
     def any(self, name: str) -> Any:
+        self._known.append(name)
         return self._left.pop(name, None)
 
     def text(self, name: str) -> str | None:
@@ -124,13 +129,16 @@ class Fields:
             self.wrong(name, "true or false", value)
         return value
 
-    def integer(self, name: str, low: int, high: int) -> int | None:
+    def integer(self, name: str, low: int, high: int = LARGEST) -> int | None:
         value = self.any(name)
         if value is None:
             return None
-        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-            self.wrong(name, f"a whole number from {low} to {high}", value)
-        return value
+        whole = isinstance(value, int) and not isinstance(value, bool)
+        if not whole or not low <= value <= high:
+            too_large = whole and value > high
+            span = f"of at least {low}" if high == LARGEST and not too_large else f"from {low} to {high}"
+            self.wrong(name, f"a whole number {span}", value)
+        return int(value)
 
     def number(self, name: str, low: float, high: float) -> float | None:
         value = self.any(name)
@@ -174,7 +182,7 @@ class Fields:
 
     def only(self, name: str, *allowed: Any, why: str) -> None:
         """Takes a field that is honoured by doing nothing, or refuses it."""
-        value = self.any(name)
+        value = self._left.pop(name, None)
         if value is not None and not any(value == each and type(value) is type(each) for each in allowed):
             self.unable(name, why)
 
@@ -187,7 +195,8 @@ class Fields:
         """Refuses what was not taken."""
         if self._left:
             name = next(iter(self._left))
-            self.unable(name[:100], "this server does not know the field, so it cannot honour it; leave it out")
+            known = f" (there are {', '.join(self._known)})" if self._where else ""
+            self.unable(name[:100], f"this server does not know the field{known}, so it cannot honour it; leave it out")
 
 
 def _shown(value: Any) -> str:

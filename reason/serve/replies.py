@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from reason.serve.chat_tools import Call
+from reason.serve.failures import bad_request
 from reason.types import Completion, Solution, TextCodec, TokenLogprobs, Usage
 
 __all__ = ["DONE", "Choice", "Outcome", "Reply", "event", "token_logprobs", "told_solution"]
@@ -62,6 +63,7 @@ def told_solution(solution: Solution) -> dict[str, Any]:
         "answer": solution.answer,
         "confidence": solution.confidence,
         "strategy": solution.strategy,
+        "chosen": solution.chosen,
         "stopped_by": solution.stopped_by,
         "candidates": [
             {"answer": each.answer, "num_tokens": each.num_tokens, "score": each.score} for each in solution.candidates
@@ -179,8 +181,14 @@ class Reply:
 
 
 def token_logprobs(codec: TextCodec, completion: Completion) -> tuple[tuple[int, TokenLogprobs], ...]:
-    """The recorded rows of a completion's text: without the token that ended it, or what a stop string cut off."""
+    """The recorded rows of a completion's text: without the token that ended it, or what a stop string cut off.
+
+    Raises:
+        ApiError: a server that runs the model told of other tokens than it wrote, so that there are none.
+    """
     tokens, rows = completion.token_ids, completion.logprobs
+    if len(rows) < len(tokens):
+        raise bad_request("the server that runs the model tells none for this text; leave it out", param="logprobs")
     if completion.finish_reason == "eos" and isinstance(completion.stopped_on, int):
         tokens = tokens[:-1]
     elif completion.finish_reason == "stop":

@@ -22,13 +22,11 @@ from reason.serve.protocol import (
     read_format,
     read_search,
 )
-from reason.serve.reading import Fields
+from reason.serve.reading import LARGEST, Fields
 from reason.serve.replies import Choice, Outcome, event
 from reason.types import Message, Sampling, ToolMessage
 
 __all__ = ["ResponseReply", "read_response"]
-
-_SEED = 1 << 63
 
 
 def read_response(body: Fields) -> Ask:
@@ -45,7 +43,7 @@ def read_response(body: Fields) -> Ask:
             sampling[name] = given[name] = value
     if sampling.get("top_p") == 0.0:
         body.wrong("top_p", "more than 0", 0.0)
-    max_tokens = body.integer("max_output_tokens", 1, _SEED)
+    max_tokens = body.integer("max_output_tokens", 1)
     if max_tokens is not None:
         given["max_tokens"] = max_tokens
     offer = read_tools(body, flat=True)
@@ -86,7 +84,7 @@ def read_response(body: Fields) -> Ask:
         max_tokens=max_tokens,
         sampling=Sampling(**sampling, json_schema=schema or offer.forced),
         given=given,
-        seed=body.integer("seed", -_SEED, _SEED - 1),  # not of OpenAI's
+        seed=body.integer("seed", -LARGEST, LARGEST - 1),  # not of OpenAI's
         offer=offer,
         search=read_search(body.object("reason")),
         stream=body.flag("stream") or False,

@@ -38,7 +38,10 @@ class Security:
         """Raises ApiError if a browser's page of another site is behind this."""
         name = _host_name(host)
         if self.names and name not in self.names:
-            message = f"this server answers to {', '.join(self.names)} only, not to {host[:100]!r}"
+            message = (
+                f"this server answers to {', '.join(self.names)} only, not to {host[:100]!r}; for clients that know it "
+                "by other names start it with --host 0.0.0.0 and --api-key-file FILE"
+            )
             raise ApiError(421, message, code="wrong_host")
         if origin is None or origin in self.origins:
             return

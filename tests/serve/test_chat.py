@@ -12,6 +12,8 @@ import pytest
 
 from reason.engine.remote import RemoteEngine
 from reason.engine.scripted import ScriptedEngine
+from reason.errors import UsageError
+from reason.search.strategies import STRATEGIES
 from tests.engine.remote_servers import FakeServer
 from tests.engine.remote_servers import running as served_there
 from tests.serve.conftest import chat, client_of, make_service
@@ -360,6 +362,8 @@ async def test_the_instruction_is_added_once() -> None:
         ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "no images"),
         ({"messages": [{"role": "user", "content": "x", "tool_calls": [{}]}]}, "not the assistant's"),
         ({"max_tokens": 10**9}, "at most 65536"),
+        ({"max_tokens": 0}, "max_tokens must be a whole number of at least 1, got 0"),
+        ({"max_tokens": 1 << 70}, "from 1 to 9223372036854775808, got a number with many digits"),
         ({"max_tokens": 3, "max_completion_tokens": 4}, "left out where max_completion_tokens"),
         ({"stream_options": {"include_usage": True}}, "stream is not true"),
         ({"tools": [TOOL, TOOL]}, "different names"),
@@ -372,6 +376,7 @@ async def test_the_instruction_is_added_once() -> None:
         ({"reason": {"strategy": "beam", "verifier": "prm:/etc/passwd"}}, "must be allowed by the server"),
         ({"reason": {"strategy": "auto", "table": "calibration"}}, "must be allowed by the server"),
         ({"reason": {"strategy": "beam", "budget": {"policy_tokens": 10**6}}}, "at most 65536"),
+        ({"reason": {"budget": {"second": 3}}}, "(there are policy_tokens, kv_tokens, calls, seconds)"),
         ({"reason": {"strategy": "merge", "inner": 5}}, "must be a strategy's name"),
         ({"reason": {"strategy": "beam"}, "n": 2}, "n cannot be honoured"),
         ({"reason": {"strategy": "beam"}, "logprobs": True}, "logprobs cannot be honoured"),
@@ -428,6 +433,12 @@ async def test_harmless_fields(client: httpx.AsyncClient) -> None:
     await ok(client, chat(user="me", store=True, metadata={"a": "b"}, logit_bias={}, n=None, service_tier="auto"))
 
 
+async def test_the_field_that_is_wrong_is_named_in_full(client: httpx.AsyncClient) -> None:
+    for budget in ({"seconds": 1e6}, {"seconds": -1}):
+        reply = await client.post(CHAT, json=chat(model="reason", reason={"budget": budget}))
+        assert reply.json()["error"]["param"] == "reason.budget.seconds"
+
+
 @pytest.mark.parametrize("model", ["gpt-9", "reason/", "reason/beem", "reason/best-of-n:x", "reason/best-of-n:0", ""])
 async def test_unknown_models(client: httpx.AsyncClient, model: str) -> None:
     await refused(client, chat(model=model), status=404)
@@ -440,6 +451,36 @@ async def test_models(client: httpx.AsyncClient) -> None:
     assert names[:2] == ["scripted", "reason"]
     assert "reason/ets" in names
     assert (await client.get("/v1/models/reason/ets:32")).json()["id"] == "reason/ets:32"
+
+
+async def test_aliases() -> None:
+    service = make_service()
+    service.add_alias("gpt-4o")
+    service.add_alias("o3=reason/best-of-n:2")
+    async with client_of(service) as client:
+        plain = await ok(client, chat(model="gpt-4o"))
+        assert (plain["model"], "strategy" in plain["reason"]) == ("gpt-4o", False)
+        assert len((await ok(client, chat(model="o3")))["reason"]["candidates"]) == 2
+        names = [model["id"] for model in (await client.get("/v1/models")).json()["data"]]
+        assert names[:4] == ["scripted", "gpt-4o", "o3", "reason"]
+        one = (await client.get("/v1/models/gpt-4o")).json()
+        assert (one["id"], one["root"]) == ("gpt-4o", "scripted")
+        await refused(client, chat(model="gpt-4"), status=404)
+
+
+@pytest.mark.parametrize("alias", ["", "=scripted", "scripted", "reason/ets=scripted", "a=b", "a=reason/beem", "taken"])
+def test_aliases_that_cannot_be(alias: str) -> None:
+    service = make_service()
+    service.add_alias("taken")
+    with pytest.raises(UsageError, match="alias"):
+        service.add_alias(alias)
+
+
+async def test_auto_says_what_it_chose(client: httpx.AsyncClient) -> None:
+    told = (await ok(client, chat(model="reason/auto", reason={"budget_tokens": 500})))["reason"]
+    assert told["strategy"] == "auto"
+    assert told["chosen"].partition("(")[0] in STRATEGIES
+    assert (await ok(client, chat(model="reason/best-of-n:1")))["reason"]["chosen"] is None
 
 
 async def test_an_engines_failure_has_no_trace() -> None:

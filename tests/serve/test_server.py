@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import socket
 import threading
 import time
@@ -37,6 +38,8 @@ async def test_health_and_metrics() -> None:
         await client.post(CHAT, json=chat(model="reason/best-of-n:2"))
         await client.post(CHAT, json={})
         assert (await client.get("/nowhere")).json()["error"]["message"].startswith("there is nothing at /nowhere")
+        without = await client.post("/chat/completions", json=chat())
+        assert "did you mean /v1/chat/completions?" in without.json()["error"]["message"]
         assert (await client.get(CHAT)).status_code == 405
         text = (await client.get("/metrics")).text
     assert f'reason_requests_total{{method="POST",route="{CHAT}",status="200"}} 2' in text
@@ -122,7 +125,28 @@ def test_other_machines_need_a_key() -> None:
 )
 async def test_pages_of_other_sites(headers: dict[str, str], status: int) -> None:
     async with client_of(make_service(), Security(origins=("https://good.example",))) as client:
-        assert (await client.get("/v1/models", headers=headers)).status_code == status
+        reply = await client.get("/v1/models", headers=headers)
+    assert reply.status_code == status
+    if status == 421:
+        assert "--host 0.0.0.0 and --api-key-file" in reply.json()["error"]["message"]
+
+
+async def test_a_line_for_each_request(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "reason.serve.access")
+    async with client_of(make_service(), Security(keys=(KEY.encode(),))) as client:
+        headers = {"authorization": f"Bearer {KEY}"}
+        for body in (chat(seed=1), chat(seed=1, stream=True), chat(model="reason/best-of-n:1"), chat(model="a\nb")):
+            await client.post(CHAT, json=body, headers=headers)
+        await client.get("/v1/models%0A")
+    lines = [re.sub(r"\d+\.\d\d s", "S", record.getMessage()) for record in caplog.records]
+    tokens = len(SOLUTIONS[0])
+    assert lines == [
+        f"POST {CHAT} scripted 200 S {tokens} tokens",
+        f"POST {CHAT} scripted 200 S {tokens} tokens",
+        f"POST {CHAT} reason/best-of-n:1 200 S {len(SOLUTIONS[1])} tokens",
+        f"POST {CHAT} a?b 404 S - tokens",
+        "GET /v1/models? - 401 S - tokens",
+    ]
 
 
 async def test_what_a_browser_asks_before_a_page_may() -> None:
@@ -163,6 +187,17 @@ async def test_time_runs_out() -> None:
         assert found["reason"]["stopped_by"] == "seconds"
         assert found["reason"]["answer"] == "7"
     assert service.admission.running == 0
+
+
+async def test_a_search_that_runs_out_tells_what_it_has_begun() -> None:
+    async with client_of(make_service(ScriptedEngine([SLOW], delay=0.05))) as client:
+        asked = chat(model="reason/best-of-n:2", reason={"budget": {"seconds": 1.0}})
+        found = (await client.post(CHAT, json=asked)).json()
+    (choice,) = found["choices"]
+    assert choice["message"]["content"]
+    assert SLOW.startswith(choice["message"]["content"])
+    assert choice["finish_reason"] == "length"
+    assert (found["reason"]["answer"], found["reason"]["candidates"]) == (None, [])
 
 
 async def test_a_heartbeat_while_nothing_happens() -> None:
