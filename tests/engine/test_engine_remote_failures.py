@@ -13,9 +13,11 @@ import pytest
 from starlette.responses import JSONResponse, Response
 
 from reason.engine.remote import Address, PieceCodec, RemoteEngine, check_servers
+from reason.engine.remote.pieces import chat_of
 from reason.engine.remote.reply import Reply
 from reason.engine.remote.turnstile import Turnstile
 from reason.errors import ServerError, UnknownName, UsageError
+from reason.serve.chat_tools import parse_calls
 from reason.types import Completion, Message, Request, Sampling
 from tests.engine.remote_servers import FakeServer, running
 
@@ -242,6 +244,38 @@ def test_pieces_spell_their_text() -> None:
     turn = codec.encode_turn([Message(role="user", content="Is it right?")])
     begun = codec.encode_chat([Message(role="assistant", content="so")], continue_final=True)
     assert begun + turn[:1] == codec.encode_chat([Message(role="assistant", content="so")])[: len(begun) + 1]
+
+
+def test_pieces_keep_what_a_chat_says_beside_its_texts() -> None:
+    tool = {"type": "function", "function": {"name": "find", "description": "é" * 300, "parameters": {}}}
+    call = {"id": "c", "type": "function", "function": {"name": "find", "arguments": {"a": 1}}}
+    messages: list[Any] = [
+        {"role": "user", "content": "look", "name": "me"},
+        {"role": "assistant", "content": "", "tool_calls": [call]},
+        {"role": "tool", "content": "ünïcödé", "tool_call_id": "c"},
+    ]
+    codec = PieceCodec()
+    path = codec.encode_chat(messages, tools=[tool])
+    assert chat_of(path) == ([*messages, {"role": "assistant", "content": ""}], [tool])
+    assert codec.decode(path) == "lookünïcödé"
+    assert json.loads(json.dumps(path)) == list(path)  # no number is too long to be written down
+
+
+@pytest.mark.parametrize("streamed", [True, False])
+def test_a_reply_that_calls_functions(streamed: bool) -> None:
+    reply = Reply()
+    calls = [{"function": {"name": "find", "arguments": '{"a": 1}'}}, {"function": {"name": "look", "arguments": ""}}]
+    if streamed:
+        for place, call in enumerate(calls):
+            name, arguments = call["function"]["name"], call["function"]["arguments"]
+            for told in ({"name": name, "arguments": ""}, {"arguments": arguments[:4]}, {"arguments": arguments[4:]}):
+                reply.add({"choices": [{"delta": {"tool_calls": [{"index": place, "function": told}]}}]})
+        reply.add({"choices": [{"delta": {}, "finish_reason": "tool_calls"}]})
+    else:
+        message = {"content": None, "tool_calls": calls}
+        reply.add({"choices": [{"message": message, "finish_reason": "tool_calls"}]})
+    first, second = parse_calls(reply.text, lambda name, arguments: True).calls
+    assert (first.name, first.arguments, second.name, second.arguments) == ("find", '{"a": 1}', "look", "{}")
 
 
 def test_a_reply_of_tokens_by_number() -> None:
