@@ -230,7 +230,7 @@ def test_json(reason: Reason, loads: Loads, live: list[str]) -> None:
     assert result.stdout.count("\n") == 1
     table = json.loads(result.stdout)
     assert list(table) == [
-        *("answer", "text", "confidence", "strategy", "model", "stopped_by", "usage", "candidates"),
+        *("answer", "text", "confidence", "strategy", "chosen", "model", "stopped_by", "usage", "candidates"),
     ]
     assert (table["answer"], table["text"]) == ("42", "thus \\boxed{42}")
     assert (table["strategy"], table["model"], table["stopped_by"]) == ("best-of-n", "scripted", "calls")
