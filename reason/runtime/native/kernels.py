@@ -128,10 +128,7 @@ class Kernels:
         outputs = packed.shape[0] * 32
         assert packed.shape[1] * 32 == inner, "x does not fit the weights"
         x = x.contiguous()
-        width = outputs // 2 if epilogue == GATE else outputs
-        if out is None:
-            out = x.new_empty((rows, width))
-        assert out.shape == (rows, width) and out.is_contiguous()
+        out = _space(x, outputs, epilogue, out)
         self._linear(
             x.data_ptr(),
             packed.data_ptr(),
@@ -159,10 +156,7 @@ class Kernels:
         outputs = weight.codes.shape[0] * 32
         assert weight.codes.shape[1] * 4 == inner, "x does not fit the weights"
         x = x.contiguous()
-        width = outputs // 2 if epilogue == GATE else outputs
-        if out is None:
-            out = x.new_empty((rows, width))
-        assert out.shape == (rows, width) and out.is_contiguous()
+        out = _space(x, outputs, epilogue, out)
         self._linear_int8(
             x.data_ptr(),
             weight.codes.data_ptr(),
@@ -345,6 +339,14 @@ def make_kernels(*, amx: bool) -> Kernels | None:
 def kernels_for(dtype: torch.dtype, device: torch.device) -> Kernels | None:
     """The kernels, where they exist for this dtype and device."""
     return native_kernels() if device.type == "cpu" and dtype == torch.bfloat16 else None
+
+
+def _space(x: torch.Tensor, outputs: int, epilogue: int, out: torch.Tensor | None) -> torch.Tensor:
+    """Where a product of x goes: ``out``, or a new tensor."""
+    shape = (x.shape[0], outputs // 2 if epilogue == GATE else outputs)
+    out = x.new_empty(shape) if out is None else out
+    assert out.shape == shape and out.is_contiguous()
+    return out
 
 
 def _interleaved(gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
