@@ -14,8 +14,6 @@ model are without their numbers, and completions of several steps without hidden
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections import OrderedDict
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -39,10 +37,10 @@ from reason.types import (
     capabilities_of,
 )
 from reason.verifiers.recording import Recording
+from reason.verifiers.remembered import Remembered
 
 __all__ = ["RoutedEngine"]
 
-_KEPT_PATHS = 4096
 _FAILED = ("error", "cancelled")
 
 
@@ -101,7 +99,7 @@ class RoutedEngine:
         self._rewriting = rows if rows.told_by(capabilities_of(target)) else Recording()
         self._counts: dict[str, _Counts] = {}
         self._begun: dict[tuple[str, int], str] = {}  # text of finished steps, by owner and key
-        self._known: OrderedDict[Path, tuple[Step, ...]] = OrderedDict()  # solutions, by their paths
+        self._known: Remembered[tuple[Step, ...]] = Remembered()  # solutions, by their paths
         self._opening = _opening(target.codec)
 
     @property
@@ -358,20 +356,15 @@ class RoutedEngine:
 
     def _solution_so_far(self, prefix: Path) -> tuple[Step, ...]:
         """The steps since the prompt, with what the probes said of them where that is known."""
-        known = self._known.pop(prefix, None)
+        known = self._known.get(prefix)
         if known is not None:
-            self._known[prefix] = known  # asked for last
             return known
         rest = prefix[_turn_begin(prefix, self._opening) :]
         return (Step(text=self.codec.decode(rest), tokens=rest),) if rest else ()
 
     def _remember(self, path: Path, steps: tuple[Step, ...]) -> None:
-        if self._recording == Recording():
-            return
-        self._known[path] = steps
-        while len(self._known) > _KEPT_PATHS:
-            with contextlib.suppress(KeyError):
-                self._known.popitem(last=False)
+        if self._recording != Recording():
+            self._known.put(path, steps)
 
 
 async def _one(engine: Engine, request: Request) -> Completion:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path as FilePath
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 import torch
 from transformers import PreTrainedModel
@@ -99,11 +100,33 @@ async def test_the_steps_of_a_solution_are_read_in_one_forward(
     alone = []
     for i, each in enumerate(given):
         engine.drop_cache()
-        alone += await verifier.score([each], engine, f"alone {i}")
+        forgetful = make_verifier(f"head:{tmp_path / 'head.safetensors'}")
+        alone += await forgetful.score([each], engine, f"alone {i}")
     assert together == pytest.approx(alone, abs=1e-4)
     assert len({round(value, 4) for value in together}) == 5
     costs = [engine.usage(f"alone {i}").verifier_tokens for i in range(5)]
     assert engine.usage("together").verifier_tokens <= costs[1] + costs[2] + costs[4], "the longest of each solution"
+
+
+@pytest.mark.parametrize("pool", [False, True])
+async def test_what_was_read_of_a_solution_is_not_read_again(
+    make_engine: MakeEngine, prompts: MakePrompts, tmp_path: FilePath, pool: bool
+) -> None:
+    """As it grows it costs its new steps, and the values are those of a verifier that sees it for the first time."""
+    random_head(0, pool=pool).save(tmp_path / "head.safetensors")
+    name = f"head:{tmp_path / 'head.safetensors'}"
+    engine, verifier, (prompt,) = make_engine(), make_verifier(name), prompts(1, 40)
+    steps = [Step(text="", tokens=tokens) for tokens in ((70, 71, 72), (74, 75, 76, 77), (70,), (), (73, 72, 71))]
+    costs = []
+    for count in [*range(1, len(steps) + 1), len(steps)]:
+        given = Trajectory(problem=Problem(content="?"), prompt=prompt, steps=tuple(steps[:count]))
+        (value,) = await verifier.score([given], engine, "grows")
+        assert [value] == pytest.approx(await make_verifier(name).score([given], engine, "anew"), abs=1e-6)
+        costs.append(engine.usage("grows").verifier_tokens)
+    assert np.diff(costs).tolist() == [4, 1, 0, 3, 0]
+    (value,) = await verifier.score([replace(given, finished=True)], engine, "finished")
+    assert [value] == pytest.approx(await make_verifier(name).score([replace(given, finished=True)], engine, "anew"))
+    assert engine.usage("finished").verifier_tokens == 1
 
 
 @pytest.mark.parametrize("pool", [False, True])

@@ -10,6 +10,7 @@ over the solution so far, which carries what the history looks like, whoever wro
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path as FilePath
@@ -23,6 +24,7 @@ from reason.types import Completion, Engine, Verifier
 from reason.verifiers.needs import check_unrecorded
 from reason.verifiers.probes import probes_of
 from reason.verifiers.recording import Recording
+from reason.verifiers.remembered import Remembered
 
 if TYPE_CHECKING:
     import torch
@@ -87,6 +89,7 @@ class Explorer:
         self._folder = folder
         self._layers = tuple(layers)
         self._escalate = escalate
+        self._sums: Remembered[Mapping[int, torch.Tensor]] = Remembered(1024)  # of the states so far, by layer
 
     def check(self, draft: Engine, target: Engine) -> None:
         """Raises UsageError where the verifier has no head for the target, or reads what it would have to write."""
@@ -112,18 +115,21 @@ class Explorer:
         import torch
         from safetensors.torch import save
 
-        path, prompt = drafted.trajectory.path, drafted.trajectory.prompt
-        (scored,) = await drafted.draft.score(
-            [path[:-1]], len(prompt) - 1, logprobs=False, layers=self._layers, owner=drafted.owner
-        )
-        tensors = {"scores": torch.tensor([ours, theirs])}
+        path, prompt = drafted.trajectory.path[:-1], len(drafted.trajectory.prompt)
+        ends = list(itertools.accumulate((len(step.tokens) for step in drafted.trajectory.steps), initial=prompt))
+        known = self._sums.longest(path, (end - 1 for end in ends if end <= len(path)))
+        start, before = known or (prompt - 1, {})
+        (scored,) = await drafted.draft.score([path], start, logprobs=False, layers=self._layers, owner=drafted.owner)
+        tensors, sums = {"scores": torch.tensor([ours, theirs])}, {}
         for layer, states in scored.hidden.items():
+            total = sums[layer] = states.sum(dim=0, dtype=torch.float64) + before.get(layer, 0)
             tensors[f"layer.{layer}"] = states[-1].to(torch.bfloat16).clone()
-            tensors[f"mean.{layer}"] = states.mean(dim=0).to(torch.bfloat16)
+            tensors[f"mean.{layer}"] = (total / (len(path) - prompt + 1)).to(torch.bfloat16)
+        self._sums.put(path, sums)
         problem = drafted.owner.rpartition("#")[0]
-        which = hashlib.blake2b(repr(path).encode(), digest_size=6).hexdigest()
+        which = hashlib.blake2b(repr(drafted.trajectory.path).encode(), digest_size=6).hexdigest()
         pair = {"draft": drafted.draft.name, "target": drafted.target.name}
-        write_whole(self._folder / f"{problem}.{len(path) - len(prompt)}.{which}.safetensors", save(tensors, pair))
+        write_whole(self._folder / f"{problem}.{ends[-1] - prompt}.{which}.safetensors", save(tensors, pair))
 
 
 def load(folder: FilePath, layer: int, *, draft: str, target: str) -> Examples:

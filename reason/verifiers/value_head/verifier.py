@@ -2,7 +2,8 @@
 
 score = the head's value of the state that the step's last token was drawn from
 
-The engine reads it while it generates, so it costs no forward; steps that it did not write cost one over their tokens.
+The engine reads it while it generates, so it costs no forward; steps that it did not write cost one over their tokens,
+once, as what was read of a path is remembered.
 It is a probability: how often a solution that goes on from here is right, as far as the head knows. See
 docs/value-heads.md.
 """
@@ -10,15 +11,18 @@ docs/value-heads.md.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path as FilePath
 from typing import ClassVar, NamedTuple
+from weakref import WeakKeyDictionary
 
 from reason.errors import ModelError, UsageError
 from reason.types import Engine, Message, Path, Probe, TextCodec, Trajectory
+from reason.verifiers.remembered import Remembered
 from reason.verifiers.value_head.head import ValueHead
 from reason.verifiers.value_head.shipped import SHIPPED, find_shipped
 
@@ -38,6 +42,9 @@ class HeadVerifier:
     probability: ClassVar[bool] = True
 
     head: str = ""
+    _read_before: WeakKeyDictionary[Engine, dict[str, Remembered[_Numbers]]] = field(
+        default_factory=WeakKeyDictionary, init=False, repr=False, compare=False
+    )
 
     def probes(self, engine: Engine) -> tuple[Probe, ...]:
         """Those of the head that fits an engine.
@@ -79,6 +86,7 @@ class HeadVerifier:
 
     async def score(self, trajectories: Sequence[Trajectory], engine: Engine, owner: str) -> list[float]:
         head = self.find(engine)
+        known = self._read_before.setdefault(engine, {}).setdefault(head.name, Remembered())
         values: dict[int, float] = {}
         unread: list[_Unread] = []
         for i, trajectory in enumerate(trajectories):
@@ -86,25 +94,26 @@ class HeadVerifier:
             if recorded is not None:
                 values[i] = recorded
                 continue
-            place = drawn_from(trajectory, engine.codec)
-            start = min(place, len(trajectory.prompt) - 1) if head.pooled else place
-            unread.append(_Unread(i, trajectory.path[: place + 1], start))
-        for read in await asyncio.gather(*(self._read_path(each, head, engine, owner) for each in _together(unread))):
-            values.update(read)
+            each = _unread(i, trajectory, drawn_from(trajectory, engine.codec), known)
+            if each.start == len(each.path):
+                values[i] = each.before.value(head)
+            else:
+                unread.append(each)
+        for together in await asyncio.gather(*(_read_path(each, head, engine, owner) for each in _together(unread))):
+            for each, numbers in together:
+                known.put(each.path, numbers)
+                values[each.number] = numbers.value(head)
         return [values[i] for i in range(len(trajectories))]
 
-    async def _read_path(
-        self, together: Sequence[_Unread], head: ValueHead, engine: Engine, owner: str
-    ) -> dict[int, float]:
-        """Values by number, of paths that the first one begins with."""
-        start = min(each.start for each in together)
-        path = together[0].path
-        (scored,) = await engine.score([path], start, logprobs=False, layers=(head.layer,), owner=owner)
-        found = {}
-        for each in together:
-            states = scored.hidden[head.layer][each.start - start : len(each.path) - start]
-            found[each.number] = float(head.values(states[-1:], states.mean(dim=0, keepdim=True))[0])
-        return found
+
+class _Numbers(NamedTuple):
+    """What a head says of a path."""
+
+    own: float  # of its last token
+    pool: tuple[float, ...]  # the pooled part's, of each of the solution's tokens; of a head without it nothing
+
+    def value(self, head: ValueHead) -> float:
+        return head.value(self.own, math.fsum(self.pool) / len(self.pool)) if head.pooled else self.own
 
 
 class _Unread(NamedTuple):
@@ -112,7 +121,33 @@ class _Unread(NamedTuple):
 
     number: int
     path: Path  # up to the place whose state is read
-    start: int  # of the states that count
+    start: int  # of the states that count and are not known
+    before: _Numbers  # what is known
+
+
+def _unread(number: int, trajectory: Trajectory, place: int, known: Remembered[_Numbers]) -> _Unread:
+    """Where to read from: what was read of the solution before its last steps need not be read again."""
+    path, prompt = trajectory.path[: place + 1], len(trajectory.prompt)
+    ends = list(itertools.accumulate((len(step.tokens) for step in trajectory.steps), initial=prompt))
+    found = known.longest(path, (len(path), *ends, *(end - 1 for end in ends)))
+    if found is None:
+        return _Unread(number, path, min(place, prompt - 1), _Numbers(0.0, ()))
+    return _Unread(number, path, *found)
+
+
+async def _read_path(
+    together: Sequence[_Unread], head: ValueHead, engine: Engine, owner: str
+) -> list[tuple[_Unread, _Numbers]]:
+    """What a head says of paths that the first one begins with."""
+    start = min(each.start for each in together) if head.pooled else min(len(each.path) for each in together) - 1
+    (scored,) = await engine.score([together[0].path], start, logprobs=False, layers=(head.layer,), owner=owner)
+    states = scored.hidden[head.layer]
+    found = []
+    for each in together:
+        own = float(head(states[len(each.path) - 1 - start :][:1])[0])
+        pool = head.pool(states[each.start - start : len(each.path) - start]).tolist() if head.pooled else []
+        found.append((each, _Numbers(own, (*each.before.pool, *pool))))
+    return found
 
 
 def _together(unread: Sequence[_Unread]) -> list[list[_Unread]]:
