@@ -109,7 +109,7 @@ MEASUREMENTS = {
     "router": Measurement(
         "trains the pair's router on 300 problems of the training set",
         35,
-        (f"train router gsm8k-train --data {{data}} --limit 300 --concurrency 32 -m {LARGE} --out {{out}}",),
+        (f"train router gsm8k-train --data {{data}} --limit 300 --concurrency 96 -m {LARGE} --out {{out}}",),
     ),
     "routing": Measurement(
         "routers at three thresholds each: accuracy on 150 problems, greedy, in one batch",

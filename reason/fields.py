@@ -35,6 +35,8 @@ def describe(thing: Any) -> dict[str, Any]:
         return {"type": type(thing).__name__}
     shown: dict[str, Any] = {}
     for field in fields(thing):
+        if field.name.startswith("_"):
+            continue
         value = getattr(thing, field.name)
         if is_dataclass(value) and not isinstance(value, type):
             value = {"type": type(value).__name__, **describe(value)}

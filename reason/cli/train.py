@@ -79,7 +79,7 @@ def value(
     from reason.tasks import load_task
     from reason.training.value.card import json_figures, write_card
     from reason.training.value.fit import FitOptions
-    from reason.training.value.recipe import train
+    from reason.training.value.recipe import train, whole_parts
     from reason.training.value.states import Recorder
 
     fits = [
@@ -99,6 +99,7 @@ def value(
     wanted = None if layers is None else layer_numbers(layers)
     check_for_learning(task)
     loaded = load_task(task, data=data, limit=limit, offset=offset)
+    whole_parts([example.problem.id for example in loaded.examples])  # too few are refused now, not in the end
     folder = out or default_folder(f"value-{loaded.name}", model)
     say = saying(as_json)
     with Solver(

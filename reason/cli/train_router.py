@@ -84,6 +84,7 @@ def router(
     from reason.training.router.explore import Explorer
     from reason.training.router.recipe import train_router
     from reason.training.value.fit import FitOptions
+    from reason.training.value.recipe import whole_parts
     from reason.training.writing import write_whole
     from reason.verifiers import make_verifier
     from reason.verifiers.probes import fingerprint, probes_of
@@ -93,6 +94,7 @@ def router(
     wanted = None if layers is None else layer_numbers(layers)
     check_for_learning(task)
     loaded = load_task(task, data=data, limit=limit, offset=offset)
+    whole_parts([example.problem.id for example in loaded.examples])  # too few are refused now, not in the end
     folder = out or default_folder(f"router-{loaded.name}", model)
     say = saying(as_json)
     with Solver(

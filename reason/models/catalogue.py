@@ -20,6 +20,7 @@ __all__ = [
     "ModelEntry",
     "ModelFile",
     "entry",
+    "known_name",
 ]
 
 
@@ -301,3 +302,8 @@ def entry(name: str) -> ModelEntry:
         return CATALOGUE[name.lower()]
     except KeyError:
         raise UnknownName("model", name, CATALOGUE) from None
+
+
+def known_name(model: str) -> str | None:
+    """The catalogue's name of a model that is named so or by its publisher's repository; None if it has none."""
+    return next((name for name, entry in CATALOGUE.items() if model in (name, entry.hub_repo)), None)

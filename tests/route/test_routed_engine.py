@@ -325,8 +325,8 @@ def test_names_and_objects() -> None:
     assert isinstance(make_router("reward:threshold=0.4,reader=target"), Router)
     with pytest.raises(UnknownName, match="unknown router 'arbiter'"):
         make_router("arbiter")
-    with pytest.raises(UsageError, match="arbitrage needs its head"):
-        make_router("arbitrage")
+    with pytest.raises(UsageError, match="no router comes with the package for scripted and scripted"):
+        RoutedEngine(ScriptedEngine(DRAFT), ScriptedEngine(TARGET), make_router("arbitrage"))
     with pytest.raises(UsageError, match=r"threshold must be in \[0, 9\]"):
         make_router("judge:threshold=12")
     with pytest.raises(UsageError, match="a router is a name or an object"):

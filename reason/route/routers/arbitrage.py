@@ -14,6 +14,7 @@ from typing import ClassVar
 
 from reason.errors import UsageError
 from reason.route.router import Author, Drafted, Rewrite
+from reason.route.shipped import shipped_router
 from reason.types import Completion, Engine
 from reason.verifiers.recording import Recording, recording_for
 from reason.verifiers.value_head import HeadVerifier
@@ -24,7 +25,7 @@ __all__ = ["Arbitrage"]
 @dataclass(frozen=True, kw_only=True)
 class Arbitrage:
     """Args:
-    head: the file of a trained predictor.
+    head: the file of a trained predictor; "" is the one that comes with the package for the pair of models.
     threshold: of its probability, from which on a step is written again; by default that of even odds.
     escalate: instead, at most about this share of the steps is written again: the threshold that did so on the problems
         that the predictor was calibrated on.
@@ -33,7 +34,7 @@ class Arbitrage:
     author: ClassVar[Author | None] = None
     argument: ClassVar[str] = "head"
 
-    head: str
+    head: str = ""
     threshold: float | None = None
     escalate: float | None = None
 
@@ -45,20 +46,28 @@ class Arbitrage:
         if self.threshold is not None and self.escalate is not None:
             raise UsageError("give a threshold or a share to escalate, not both")
 
+    def check(self, draft: Engine, target: Engine) -> None:
+        """Raises UsageError where none comes with the package for the pair."""
+        if not self.head:
+            shipped_router(draft.name, target.name)
+
     def recording(self, draft: Engine) -> Recording:
         """Raises UsageError where the head is another model's, or is not calibrated to shares."""
         self._limit(draft)
-        return recording_for([HeadVerifier(head=self.head)], draft)
+        return recording_for([self._verifier(draft)], draft)
 
     async def choose(self, drafted: Drafted, rewrite: Rewrite) -> Completion | None:
-        verifier = HeadVerifier(head=self.head)
+        verifier = self._verifier(drafted.draft)
         (advantage,) = await verifier.score([drafted.trajectory], drafted.draft, drafted.owner)
         return await rewrite() if advantage >= self._limit(drafted.draft) else None
+
+    def _verifier(self, draft: Engine) -> HeadVerifier:
+        return HeadVerifier(head=self.head or str(shipped_router(draft.name)))
 
     def _limit(self, draft: Engine) -> float:
         if self.escalate is None:
             return 0.5 if self.threshold is None else self.threshold
-        thresholds = HeadVerifier(head=self.head).find(draft).about.get("thresholds")
+        thresholds = self._verifier(draft).find(draft).about.get("thresholds")
         if not isinstance(thresholds, list) or len(thresholds) < 2:
             raise UsageError(f"{self.head} was not calibrated to shares of steps: give a threshold instead of escalate")
         place = self.escalate * (len(thresholds) - 1)

@@ -1,8 +1,4 @@
-"""Compiles ``kernels.cpp`` for this machine and keeps the library in the cache.
-
-The library is linked with the compiler's OpenMP runtime under the name that torch's own copy is loaded by
-(``libgomp.so.1``), so that both share one pool of threads.
-"""
+"""Compiles ``kernels.cpp`` for this machine and keeps the library in the cache."""
 
 from __future__ import annotations
 
@@ -21,7 +17,7 @@ __all__ = ["BuildFailed", "load_library"]
 
 _FOLDER = Path(__file__).parent
 _SOURCE = _FOLDER / "kernels.cpp"
-_FLAGS = ("-std=c++17", "-O3", "-march=native", "-fPIC", "-fopenmp", "-shared")
+_FLAGS = ("-std=c++17", "-O3", "-march=native", "-fPIC", "-pthread", "-shared")
 _NEEDED = frozenset({"avx512_bf16", "avx512_vnni", "avx512bw", "avx512dq", "avx512vl"})
 _CHOOSING = frozenset({"amx_tile", "amx_bf16"})  # what else the source looks at: one model may come with and without
 _COMPILE_SECONDS = 120

@@ -19,10 +19,11 @@
 #include "products_avx512.h"
 #endif
 #include "products_int8.h"
+#include "team.h"
 
 namespace {
 
-int threads = 1;
+int threads = 1;  // of every kernel
 
 constexpr int64_t kManyRows = 64;  // from here on waking the other threads pays for what is done row by row
 
@@ -401,6 +402,15 @@ double row_mass(const T* row, int64_t width, float scale, float* maxima) {
   return kLog2 * (std::log2(total) + shift);
 }
 
+// Calls work(row) for each row, in all threads if there are `many`.
+template <typename Work>
+void for_rows(int64_t rows, bool many, const Work& work) {
+  in_threads(many ? threads : 1, [&](const Member& member) {
+    const auto part = member.part(rows);
+    for (int64_t r = part.begin; r < part.end; ++r) work(r);
+  });
+}
+
 }  // namespace
 
 extern "C" {
@@ -422,13 +432,12 @@ void reason_linear(const bf16* x, const bf16* w, const bf16* bias, const bf16* o
       finish(c + r * kStrip, strip, epilogue, bias, other ? other + row * outputs : nullptr, out + row * width);
     }
   };
-#pragma omp parallel num_threads(threads)
-  {
+  in_threads(threads, [&](const Member& member) {
     alignas(64) float c[2 * kBlockRows * kStrip];
     Multiplier multiplier;
     if (rows <= kTileRows) {
-#pragma omp for schedule(static)
-      for (int64_t pair = 0; pair < (strips + 1) / 2; ++pair) {
+      const auto part = member.part((strips + 1) / 2);
+      for (int64_t pair = part.begin; pair < part.end; ++pair) {
         const int64_t s = 2 * pair;
         const bf16* strip = w + s * steps * kStep;
         if (s + 1 < strips) {
@@ -440,8 +449,8 @@ void reason_linear(const bf16* x, const bf16* w, const bf16* bias, const bf16* o
         finish_rows(c, s, 0, rows);
       }
     } else {
-#pragma omp for schedule(static)
-      for (int64_t s = 0; s < strips; ++s) {
+      const auto part = member.part(strips);
+      for (int64_t s = part.begin; s < part.end; ++s) {
         for (int64_t begin = 0; begin < rows; begin += kBlockRows) {
           const int64_t count = rows - begin < kBlockRows ? rows - begin : kBlockRows;
           multiplier.strip(input + begin * inputs, inputs, count, w + s * steps * kStep, steps, c);
@@ -449,7 +458,7 @@ void reason_linear(const bf16* x, const bf16* w, const bf16* bias, const bf16* o
         }
       }
     }
-  }
+  });
 }
 
 // The same for weights of 8-bit codes w and their scales, of which `group` inputs share one; see products_int8.h.
@@ -457,13 +466,12 @@ void reason_linear_int8(const bf16* x, const uint8_t* w, const float* scales, co
                         bf16* out, int64_t rows, int64_t outputs, int64_t inputs, int64_t group, int epilogue) {
   const int64_t width = epilogue == kGate ? outputs / 2 : outputs;
   CodedRows coded(rows, inputs, group);
-#pragma omp parallel num_threads(threads)
-  {
+  in_threads(threads, [&](const Member& member) {
     alignas(64) float c[kBlockRows * kStrip];
-#pragma omp for schedule(static)
-    for (int64_t r = 0; r < rows; ++r) coded.code(x, r);
-#pragma omp for schedule(static)
-    for (int64_t s = 0; s < outputs / kStrip; ++s) {
+    const auto own = member.part(rows), part = member.part(outputs / kStrip);
+    for (int64_t r = own.begin; r < own.end; ++r) coded.code(x, r);
+    member.meet();
+    for (int64_t s = part.begin; s < part.end; ++s) {
       for (int64_t begin = 0; begin < rows; begin += kBlockRows) {
         const int64_t count = rows - begin < kBlockRows ? rows - begin : kBlockRows;
         coded.times(begin, count, w + s * kStrip * inputs, scales + s * kStrip * (inputs / group), c);
@@ -473,13 +481,12 @@ void reason_linear_int8(const bf16* x, const uint8_t* w, const float* scales, co
         }
       }
     }
-  }
+  });
 }
 
 // out [rows, width] = x / rms(x) * weight
 void reason_rms_norm(const bf16* x, const bf16* weight, bf16* out, int64_t rows, int64_t width, float eps) {
-#pragma omp parallel for schedule(static) num_threads(threads) if (rows >= kManyRows)
-  for (int64_t r = 0; r < rows; ++r) {
+  for_rows(rows, rows >= kManyRows, [&](int64_t r) {
     const bf16* row = x + r * width;
     __m512 sum = _mm512_setzero_ps();
     for (int64_t i = 0; i < width; i += 16) {
@@ -492,7 +499,7 @@ void reason_rms_norm(const bf16* x, const bf16* weight, bf16* out, int64_t rows,
       const __m512 v = _mm512_mul_ps(load_bf16(row + i), scale);
       store_bf16(out + r * width + i, _mm512_mul_ps(v, load_bf16(weight + i)));
     }
-  }
+  });
 }
 
 // Splits qkv [rows, heads + 2 * kv_heads, dim]; rotates q into query [rows, heads, dim] and k into its slot of keys;
@@ -501,8 +508,7 @@ void reason_rotate_and_write(const bf16* qkv, const bf16* cos, const bf16* sin, 
                              const int64_t* slots, bf16* query, bf16* keys, bf16* values, int64_t rows, int64_t heads,
                              int64_t kv_heads, int64_t dim) {
   const int64_t half = dim / 2, all = heads + 2 * kv_heads;
-#pragma omp parallel for schedule(static) num_threads(threads) if (rows >= kManyRows)
-  for (int64_t r = 0; r < rows; ++r) {
+  for_rows(rows, rows >= kManyRows, [&](int64_t r) {
     const bf16* c = cos + positions[r] * dim;
     const bf16* s = sin + positions[r] * dim;
     for (int64_t h = 0; h < heads + kv_heads; ++h) {
@@ -517,7 +523,7 @@ void reason_rotate_and_write(const bf16* qkv, const bf16* cos, const bf16* sin, 
     }
     std::memcpy(values + slots[r] * kv_heads * dim, qkv + (r * all + heads + kv_heads) * dim,
                 static_cast<size_t>(kv_heads * dim) * sizeof(bf16));
-  }
+  });
 }
 
 // Attention of single rows, each over keys of its own: out [batch, heads, dim], lse [batch, heads].
@@ -528,15 +534,14 @@ void reason_attend(const bf16* query, const int64_t* rows, const bf16* keys, con
                    const int64_t* lengths, bf16* out, float* merged, float* lse, int64_t batch, int64_t width,
                    int64_t heads, int64_t kv_heads, int64_t dim, float scale) {
   const int64_t groups = heads / kv_heads, stride = kv_heads * dim;
-#pragma omp parallel num_threads(threads)
-  {
+  in_threads(threads, [&](const Member& member) {
     alignas(64) bf16 pairs[256 * 16];
     alignas(64) Input block[16 * 256];
     alignas(64) float mixed[16 * 256];
     auto* scores = static_cast<float*>(_mm_malloc(static_cast<size_t>(width + 16) * 16 * sizeof(float), 64));
     Multiplier multiplier;
-#pragma omp for schedule(static)
-    for (int64_t task = 0; task < batch * kv_heads; ++task) {
+    const auto part = member.part(batch * kv_heads);
+    for (int64_t task = part.begin; task < part.end; ++task) {
       const int64_t b = task / kv_heads, kv = task % kv_heads, count = lengths[b];
       const int64_t* places = slots + b * width;
       const int64_t row = rows ? rows[b] : b;
@@ -575,7 +580,7 @@ void reason_attend(const bf16* query, const int64_t* rows, const bf16* keys, con
       }
     }
     _mm_free(scores);
-  }
+  });
 }
 
 // Attention of many rows over one run, merged into what the rows have: out [*, heads, dim] and lse [*, heads], float.
@@ -589,15 +594,15 @@ void reason_attend_run(const bf16* query, const bf16* keys, const bf16* values, 
   const int64_t head_size = width * dim;  // of the packed keys, and of the packed values, of one head
   auto* packed = static_cast<bf16*>(_mm_malloc(static_cast<size_t>(2 * kv_heads * head_size) * sizeof(bf16), 64));
   bf16* packed_values = packed + kv_heads * head_size;
-#pragma omp parallel num_threads(threads)
-  {
+  std::atomic<int64_t> next{0};
+  in_threads(threads, [&](const Member& member) {
     auto* scores = static_cast<float*>(_mm_malloc(static_cast<size_t>(32 * width) * sizeof(float), 64));
     auto* weights = static_cast<Input*>(_mm_malloc(static_cast<size_t>(32 * width) * sizeof(Input), 64));
     alignas(64) Input block[32 * 256];
     alignas(64) float mixed[32 * 256];
     float sums[32], shifts[32];
-#pragma omp for schedule(static)
-    for (int64_t task = 0; task < kv_heads * pads; ++task) {
+    const auto part = member.part(kv_heads * pads);
+    for (int64_t task = part.begin; task < part.end; ++task) {
       const int64_t kv = task / pads, pad = task % pads;
       auto* tiles = reinterpret_cast<uint32_t*>(packed + kv * head_size);
       for (int64_t half = 0; half < 2; ++half) {
@@ -605,9 +610,9 @@ void reason_attend_run(const bf16* query, const bf16* keys, const bf16* values, 
       }
       pack_values(values + kv * dim, stride, slots, count, dim, pad, packed_values + kv * head_size);
     }
+    member.meet();
     Multiplier multiplier;
-#pragma omp for schedule(dynamic)
-    for (int64_t task = 0; task < kv_heads * blocks; ++task) {
+    for (int64_t task; (task = next.fetch_add(1)) < kv_heads * blocks;) {
       const int64_t kv = task % kv_heads, first = 32 * (blocks - 1 - task / kv_heads);  // what sees most comes first
       const int64_t some = lines - first < 32 ? lines - first : 32;
       int64_t most = 0;
@@ -651,7 +656,7 @@ void reason_attend_run(const bf16* query, const bf16* keys, const bf16* values, 
     }
     _mm_free(weights);
     _mm_free(scores);
-  }
+  });
   _mm_free(packed);
 }
 
@@ -659,14 +664,13 @@ void reason_attend_run(const bf16* query, const bf16* keys, const bf16* values, 
 // softmax(row) in nats, and KL(uniform || p) over the columns that are not -inf. NaN where a row has NaN or +inf, or
 // nothing but -inf.
 void reason_row_statistics(const void* logits, float* out, int64_t rows, int64_t width, int wide) {
-#pragma omp parallel for schedule(static) num_threads(threads)
-  for (int64_t r = 0; r < rows; ++r) {
+  for_rows(rows, rows > 1, [&](int64_t r) {
     if (wide) {
       row_statistics(static_cast<const float*>(logits) + r * width, width, out + 3 * r);
     } else {
       row_statistics(static_cast<const bf16*>(logits) + r * width, width, out + 3 * r);
     }
-  }
+  });
 }
 
 // masses [rows] = log-sum-exp of scale * logits [rows, width] (float where wide, else bf16);
@@ -674,14 +678,13 @@ void reason_row_statistics(const void* logits, float* out, int64_t rows, int64_t
 void reason_row_masses(const void* logits, double* masses, float* maxima, int64_t rows, int64_t width, float scale,
                        int wide) {
   const int64_t blocks = (width + kMaximaBlock - 1) / kMaximaBlock;
-#pragma omp parallel for schedule(static) num_threads(threads)
-  for (int64_t r = 0; r < rows; ++r) {
+  for_rows(rows, rows > 1, [&](int64_t r) {
     if (wide) {
       masses[r] = row_mass(static_cast<const float*>(logits) + r * width, width, scale, maxima + r * blocks);
     } else {
       masses[r] = row_mass(static_cast<const bf16*>(logits) + r * width, width, scale, maxima + r * blocks);
     }
-  }
+  });
 }
 
 }  // extern "C"

@@ -14,11 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from reason.errors import UsageError
 from reason.training.router.explore import Examples, load
 from reason.training.value.fit import FitOptions, fit
 from reason.training.value.metrics import auc
-from reason.training.value.recipe import part
+from reason.training.value.recipe import part, whole_parts
 from reason.training.value.rollouts import FINAL
 from reason.training.value.states import States
 from reason.verifiers.value_head import ValueHead
@@ -91,9 +90,7 @@ def train_router(
     for layer in layers:
         examples = load(folder, layer, draft=model, target=target)
         names = examples.names
-        of_part = part(names)
-        if missing := [name for number, name in enumerate(("train", "stop", "test")) if number not in of_part]:
-            raise UsageError(f"{len(names)} problems leave none to {missing[0]} with; take at least 20")
+        of_part = whole_parts(names)
         parts = [examples.of_problems(i for i, p in enumerate(of_part) if p == number) for number in range(3)]
         fitted = fit(_as_states(parts[0], margin), _as_states(parts[1], margin), options, model=model, layer=layer).head
         held, test = (_predicted(fitted, each) for each in parts[1:])

@@ -75,6 +75,18 @@ def part(problems: Sequence[str], *, held_out: float = 0.15, test: float = 0.15)
     return found
 
 
+def whole_parts(problems: Sequence[str]) -> list[int]:
+    """``part``, where none of the three is empty.
+
+    Raises:
+        UsageError: there are too few problems.
+    """
+    found = part(problems)
+    if missing := [name for number, name in enumerate(("train", "stop", "test")) if number not in found]:
+        raise UsageError(f"{len(problems)} problems leave none to {missing[0]} with; take at least 20")
+    return found
+
+
 def hashed(text: str) -> float:
     """A number in [0, 1) that hangs on the text alone."""
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") / 2**64
@@ -102,9 +114,7 @@ def train(
         UsageError: there is too little to learn from.
     """
     names = list(dict.fromkeys(rollout.problem for rollout in rollouts))
-    of_part = part(names)
-    if missing := [name for number, name in enumerate(("train", "stop", "test")) if number not in of_part]:
-        raise UsageError(f"{len(names)} problems leave none to {missing[0]} with; take at least 20")
+    of_part = whole_parts(names)
     tried: list[Tried] = []
     total = len(layers) * len(options)
     for layer in layers:

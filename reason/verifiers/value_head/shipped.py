@@ -25,10 +25,7 @@ def _load(file: str) -> ValueHead:
 
 def find_shipped(model: str) -> ValueHead | None:
     """The head of a model, by its catalogue name or its publisher's repository; None if there is none."""
-    from reason.models.catalogue import CATALOGUE
+    from reason.models.catalogue import known_name
 
-    for name, file in SHIPPED.items():
-        entry = CATALOGUE.get(name)
-        if model == name or (entry is not None and model == entry.hub_repo):
-            return _load(file)
-    return None
+    name = known_name(model)
+    return _load(SHIPPED[name]) if name in SHIPPED else None
