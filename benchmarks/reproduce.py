@@ -20,7 +20,7 @@ SMALL, LARGE = "qwen2.5-coder-0.5b-instruct", "qwen2.5-coder-1.5b-instruct"
 STEPS = "-S max_tokens=512 -S max_step_tokens=40"  # short steps: what is pruned is then not what is being written
 ONE = "-S num_samples=1 -S temperature=0 -S max_tokens=512"
 
-ALL_GRAINS = "--draft auto --route arbitrage:{router},escalate=0.3 --plan speceyes:gate=head,threshold=0.8"
+ALL_GRAINS = "--draft auto --route arbitrage:escalate=0.3 --plan speceyes:gate=head,threshold=0.8"
 
 MERGED = "beam,merge(inner=beam),best-first,merge(inner=best-first),mcts,merge(inner=mcts)"
 SIX = "best-of-n(select=weighted),beam,dvts,rebase,ets,mcts"
@@ -28,9 +28,9 @@ ROUTES = {
     "never": "never",
     "always": "always",
     "oracle": "oracle",
-    **{f"reward-{each}": f"reward:threshold={each}" for each in ("0.3", "0.5", "0.7")},
+    **{f"reward-{each}": f"reward:threshold={each}" for each in ("0.05", "0.15", "0.3")},
     **{f"judge-{each}": f"judge:threshold={each}" for each in ("8", "8.5", "8.9")},
-    **{f"arbitrage-{each}": f"arbitrage:{{router}},escalate={each}" for each in ("0.1", "0.3", "0.5")},
+    **{f"arbitrage-{each}": f"arbitrage:escalate={each}" for each in ("0.1", "0.3", "0.5")},
 }
 
 
@@ -39,8 +39,8 @@ class Measurement:
     """Args:
     what: one line.
     minutes: about, on two cores with AMX.
-    commands: arguments of `reason`, with {data}, {out} (a folder of this measurement's) and {router}; one that starts
-        with ``python`` is a script.
+    commands: arguments of `reason`, with {data} and {out} (a folder of this measurement's); one that starts with
+        ``python`` is a script.
     """
 
     what: str
@@ -107,14 +107,14 @@ MEASUREMENTS = {
         ),
     ),
     "router": Measurement(
-        "trains the pair's router on 300 problems of the training set",
+        "trains the pair's router, which comes with the package, on 300 problems of the training set",
         35,
         (f"train router gsm8k-train --data {{data}} --limit 300 --concurrency 96 -m {LARGE} --out {{out}}",),
     ),
     "routing": Measurement(
         "routers at three thresholds each: accuracy on 150 problems, greedy, in one batch",
         60,
-        _routes("accuracy", 150, 32),
+        _routes("accuracy", 150, 75),
     ),
     "routing-latency": Measurement("the same, 25 problems one at a time", 60, _routes("latency", 25, 1)),
     "planning": Measurement(
@@ -147,7 +147,6 @@ def main() -> None:
     parser.add_argument("--list", action="store_true", help="the names, and what they cost")
     parser.add_argument("--data", type=Path, help="the folder of the tasks' data, as for `reason eval`")
     parser.add_argument("--out", type=Path, default=Path("runs/reproduce"), help="a folder for each name is made in it")
-    parser.add_argument("--router", type=Path, help="a trained router; by default the one that `router` makes in --out")
     parser.add_argument(
         "--options", type=shlex.split, default=[], help='for every `reason` command, as in --options="--quantize int8"'
     )
@@ -160,12 +159,11 @@ def main() -> None:
         parser.error(f"there is no {', '.join(unknown)}; --list says what there is")
     if arguments.data is None:
         parser.error("--data is needed")
-    router = arguments.router or arguments.out / "router" / "router.safetensors"
     for name in arguments.names:
         out = arguments.out / name
         out.mkdir(parents=True, exist_ok=True)
         for command in MEASUREMENTS[name].commands:
-            words = [word.format(data=arguments.data, out=out, router=router) for word in command.split()]
+            words = [word.format(data=arguments.data, out=out) for word in command.split()]
             script = words[0] == "python"
             if not script:
                 words += arguments.options

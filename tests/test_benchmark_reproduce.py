@@ -33,7 +33,7 @@ def script(name: str) -> ModuleType:
 
 reproduce = script("reproduce")
 COMMANDS = [
-    (name, [word.format(data="DATA", out="OUT", router="FILE") for word in command.split()])
+    (name, [word.format(data="DATA", out="OUT") for word in command.split()])
     for name, measurement in reproduce.MEASUREMENTS.items()
     for command in measurement.commands
 ]

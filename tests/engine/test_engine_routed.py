@@ -9,11 +9,14 @@ from pathlib import Path as FilePath
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import pytest
+import torch
 
 from reason.engine.local import LocalEngine
 from reason.route import Drafted, RoutedEngine
 from reason.route.router import Author, Rewrite
+from reason.training.router.explore import Explorer, load
 from reason.types import Completion, Engine, Path, Request, Sampling
+from reason.verifiers import make_verifier
 from reason.verifiers.recording import Recording, recording_for
 from reason.verifiers.value_head import HeadVerifier, ValueHead
 from tests.engine.test_engine_value_head import random_head
@@ -122,6 +125,38 @@ async def test_the_router_reads_the_draft_models_states(
     )
     assert len(router.seen) == before + 1
     assert engine.usage("router").verifier_tokens == 0
+
+
+async def test_what_a_router_learns_from_are_the_draft_models_states_of_the_mixed_text(
+    pair: Pair, prompts: MakePrompts, finish: Finish, tmp_path: FilePath
+) -> None:
+    """Each token is read once, and the means are over all of the solution all the same."""
+    seen: list[Drafted] = []
+
+    class Watched(Explorer):
+        async def choose(self, drafted: Drafted, rewrite: Rewrite) -> Completion | None:
+            seen.append(drafted)
+            return await super().choose(drafted, rewrite)
+
+    engine = pair(Watched(make_verifier("judge"), tmp_path, (0, -1), escalate=0.5))
+    (prompt,) = prompts(1)
+    request = Request(prefix=prompt, sampling=GREEDY, max_tokens=36, ignore_eos=True, owner="p1#0")
+    (done,) = await finish(cast("LocalEngine", engine), [request])
+    usage = engine.usage("p1#0")
+    assert 0 < usage.escalated_steps < usage.routed_steps == len(seen) == 6
+    found = [load(tmp_path, layer, draft=engine.draft.name, target=engine.target.name) for layer in (0, -1)]
+    assert found[0].names == ("p1",)
+    for step, drafted in enumerate(seen):
+        path = drafted.trajectory.path[:-1]
+        assert path[: len(prompt) + 6 * step] == (prompt + done.token_ids)[: len(prompt) + 6 * step]
+        (scored,) = await engine.draft.score([path], len(prompt) - 1, logprobs=False, layers=(0, -1), owner="check")
+        for examples, layer in zip(found, (0, -1), strict=True):
+            states = scored.hidden[layer]
+            torch.testing.assert_close(examples.states[step], states[-1].bfloat16().float(), atol=0.02, rtol=0.01)
+            mean = states.mean(dim=0).bfloat16().float()
+            torch.testing.assert_close(examples.means[step], mean, atol=0.02, rtol=0.01)
+    engine.draft.forget("check")
+    assert engine.draft.usage("p1#0").verifier_tokens <= 36 + 6 * usage.escalated_steps + 1
 
 
 async def test_cancelling_frees_both(pair: Pair, prompts: MakePrompts) -> None:
