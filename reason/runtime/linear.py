@@ -10,9 +10,9 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from reason.runtime.native.kernels import ADD, GATE, kernels_for
+from reason.runtime.native.kernels import ADD, GATE, Kernels, kernels_for
 
-__all__ = ["GatedLinear", "Linear", "can_pack"]
+__all__ = ["GatedLinear", "Linear", "can_pack", "kernels_of"]
 
 _PACK_ROWS_HINT = 32
 """Row count told to oneDNN when packing: as fast as a hint of 1 for one row, a sixth faster for 32 rows."""
@@ -29,14 +29,19 @@ def can_pack(dtype: torch.dtype, device: torch.device) -> bool:
     )
 
 
+def kernels_of(weight: torch.Tensor) -> Kernels | None:
+    """The compiled kernels, where they exist for a weight's dtype, device and shape [out, in]."""
+    kernels = kernels_for(weight.dtype, weight.device)
+    return kernels if kernels is not None and kernels.fits(*weight.shape) else None
+
+
 class Linear:
     """``x @ weight.T + bias`` for x [rows, in_features], with an optional residual."""
 
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None = None) -> None:
         self.out_features, self.in_features = weight.shape
         self.bias = bias
-        kernels = kernels_for(weight.dtype, weight.device)
-        self.native = kernels if kernels is not None and kernels.fits(*weight.shape) else None
+        self.native = kernels_of(weight)
         self.packed = self.native is None and can_pack(weight.dtype, weight.device)
         if self.native is not None:
             self.weight = self.native.pack(weight)
@@ -68,8 +73,7 @@ class GatedLinear:
     """``silu(gate(x)) * up(x)``: the first half of a SwiGLU block. ``gate`` and ``up`` [out, in], without bias."""
 
     def __init__(self, gate: torch.Tensor, up: torch.Tensor) -> None:
-        kernels = kernels_for(gate.dtype, gate.device)
-        self.native = kernels if kernels is not None and kernels.fits(*gate.shape) else None
+        self.native = kernels_of(gate)
         if self.native is not None:
             self.weight = self.native.pack_gated(gate, up)
         else:

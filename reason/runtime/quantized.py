@@ -17,8 +17,8 @@ import torch
 import torch.nn.functional as F
 
 from reason.errors import UsageError
-from reason.runtime.linear import GatedLinear, Linear
-from reason.runtime.native.kernels import ADD, GATE, Kernels, kernels_for
+from reason.runtime.linear import GatedLinear, Linear, kernels_of
+from reason.runtime.native.kernels import ADD, GATE, Kernels
 
 __all__ = ["Products", "products_for"]
 
@@ -55,23 +55,18 @@ def products_for(quantize: str | None, dtype: torch.dtype, device: torch.device)
     return Products(Int4Linear, lambda gate, up: _gated(Int4Linear(gate), Int4Linear(up)))
 
 
-def _kernels(weight: torch.Tensor) -> Kernels | None:
-    kernels = kernels_for(weight.dtype, weight.device)
-    return kernels if kernels is not None and kernels.fits(*weight.shape) else None
-
-
 def _int8(weight: torch.Tensor, bias: torch.Tensor | None) -> Linear:
-    kernels = _kernels(weight)
+    kernels = kernels_of(weight)
     return WeightOnlyInt8Linear(weight, bias) if kernels is None else Int8Linear(kernels, weight, bias)
 
 
 def _int8_head(weight: torch.Tensor, bias: torch.Tensor | None) -> Linear:
-    kernels = _kernels(weight)
+    kernels = kernels_of(weight)
     return Linear(weight, bias) if kernels is None else Int8Linear(kernels, weight, bias)
 
 
 def _gated_int8(gate: torch.Tensor, up: torch.Tensor) -> Gated:
-    kernels = _kernels(gate)
+    kernels = kernels_of(gate)
     if kernels is None:
         return _gated(WeightOnlyInt8Linear(gate), WeightOnlyInt8Linear(up))
     weight = kernels.pack_gated_int8(gate, up)

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from reason.errors import UsageError
-from reason.runtime import linear, quantized
+from reason.runtime import linear
 from reason.runtime.linear import GatedLinear, Linear, can_pack
 from reason.runtime.native.kernels import Kernels, make_kernels
 from reason.runtime.quantized import Int4Linear, Int8Linear, Products, WeightOnlyInt8Linear, products_for
@@ -181,7 +181,7 @@ def test_what_can_be_quantised(monkeypatch: pytest.MonkeyPatch) -> None:
         products_for("int4", torch.float32, CPU)
     with pytest.raises(UsageError, match="bfloat16 on a CPU"):
         products_for("int8", torch.bfloat16, torch.device("cuda"))
-    monkeypatch.setattr(quantized, "kernels_for", lambda dtype, device: None)
+    monkeypatch.setattr(linear, "kernels_for", lambda dtype, device: None)
     without = products_for("int8", torch.bfloat16, CPU)
     assert type(without.linear(random(32, 64), None)) is WeightOnlyInt8Linear
     assert type(without.head(random(32, 64), None)) is Linear
