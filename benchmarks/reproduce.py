@@ -20,7 +20,8 @@ SMALL, LARGE = "qwen2.5-coder-0.5b-instruct", "qwen2.5-coder-1.5b-instruct"
 STEPS = "-S max_tokens=512 -S max_step_tokens=40"  # short steps: what is pruned is then not what is being written
 ONE = "-S num_samples=1 -S temperature=0 -S max_tokens=512"
 
-ALL_GRAINS = "--draft auto --route arbitrage:escalate=0.3 --plan speceyes:gate=head,threshold=0.8"
+PLAN = "--plan speceyes:gate=head,threshold=0.8"
+ALL_GRAINS = f"--draft auto --route arbitrage:escalate=0.3 {PLAN}"
 
 MERGED = "beam,merge(inner=beam),best-first,merge(inner=best-first),mcts,merge(inner=mcts)"
 SIX = "best-of-n(select=weighted),beam,dvts,rebase,ets,mcts"
@@ -118,15 +119,17 @@ MEASUREMENTS = {
     ),
     "routing-latency": Measurement("the same, 25 problems one at a time", 60, _routes("latency", 25, 1)),
     "planning": Measurement(
-        "SpecEyes on sums, word problems and tool problems, with and without, one at a time",
+        "SpecEyes on sums, word problems and tool problems, with and without, one at a time and together",
         60,
         (
             "python benchmarks/mixed_problems.py --data {data} --out {out}/mixed.jsonl",
             "python benchmarks/mixed_problems.py --data {data} --seed 1 --gsm8k gsm8k-train --out {out}/others.jsonl",
             f"train gate {{out}}/others.jsonl -m {SMALL} --out {{out}}/gates",
-            f"eval {{out}}/mixed.jsonl -s tool-agent --concurrency 1 -m {LARGE} --out {{out}}/without",
-            f"eval {{out}}/mixed.jsonl -s tool-agent --concurrency 1 -m {LARGE} --out {{out}}/with "
-            "--plan speceyes:gate=head,threshold=0.8",
+            *(
+                f"eval {{out}}/mixed.jsonl -s tool-agent --concurrency {count} -m {LARGE} {plan} --out {{out}}/{name}"
+                for count, ending in ((1, ""), (32, "-together"))
+                for plan, name in (("", f"without{ending}"), (PLAN, f"with{ending}"))
+            ),
         ),
     ),
     "grains": Measurement(
