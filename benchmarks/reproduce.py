@@ -30,7 +30,7 @@ ROUTES = {
     "always": "always",
     "oracle": "oracle",
     **{f"reward-{each}": f"reward:threshold={each}" for each in ("0.05", "0.15", "0.3")},
-    **{f"judge-{each}": f"judge:threshold={each}" for each in ("8", "8.5", "8.9")},
+    **{f"judge-{each}": f"judge:rating=mean,threshold={each}" for each in ("5.9", "6.2", "6.4")},
     **{f"arbitrage-{each}": f"arbitrage:escalate={each}" for each in ("0.1", "0.3", "0.5")},
 }
 

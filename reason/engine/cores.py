@@ -6,10 +6,12 @@ meeting wait for a time slice, which slowed forwards tenfold. So there are never
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import os
 import time
 
-__all__ = ["CoreWatch", "usable_cores"]
+__all__ = ["CoreWatch", "compute_alone", "usable_cores"]
 
 _MIN_SECONDS = 0.2  # shorter windows say little
 
@@ -35,6 +37,19 @@ class CoreWatch:
             return allowed
         others = max(0.0, (busy - self._busy) - (_own_seconds() - self._own)) / elapsed
         return max(1, min(allowed, round((os.cpu_count() or 1) - others)))
+
+
+def compute_alone() -> None:
+    """From now on torch's operations in the calling thread take no other threads; those in other threads do as before.
+
+    For threads whose large products are made by kernels with threads of their own: torch's would wait awake for
+    milliseconds after each of its operations, on the cores that those need.
+    """
+    import torch
+
+    torch.get_num_threads()  # it settles the thread's own number, at its first use
+    with contextlib.suppress(OSError, AttributeError):  # a torch that computes with other threads than OpenMP's
+        ctypes.CDLL("libgomp.so.1").omp_set_num_threads(1)
 
 
 def usable_cores() -> int:

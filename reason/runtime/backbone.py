@@ -161,6 +161,9 @@ class FusedBackbone:
         kernels = kernels_for(self.embedding.dtype, self.embedding.device)
         fits = self.embedding.shape[1] % 16 == 0 and self.head_dim % 32 == 0
         self.kernels = kernels if fits else None
+        plain = all(layer.window is None and layer.q_norm is None for layer in self.layers)
+        self.native = self.kernels is not None and plain
+        """Whether the compiled kernels do all but the products."""
         weight = self.embedding
         self.gpu = gpu_kernels_for(weight.device, weight.dtype, self.heads, self.kv_heads, self.head_dim)
         half = self.head_dim // 2

@@ -197,6 +197,10 @@ class ModelRunner:
         _, _, kv_heads, head_dim = kv_shape(config, num_slots)
         heads = int(config.num_attention_heads)
         native = kernels is not None and kernels.can_attend(heads // kv_heads, head_dim)
+        self.native = (
+            native and isinstance(self.backbone, FusedBackbone) and self.backbone.native and quantize != "int4"
+        )
+        """Whether the compiled kernels do all that is large."""
         self._min_saved_tokens = NATIVE_MIN_SAVED_TOKENS if native else MIN_SAVED_TOKENS
         self.gpu = gpu_kernels_for(self.device, self.dtype, heads, kv_heads, head_dim)
         if self.gpu is not None:

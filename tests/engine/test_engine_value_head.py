@@ -127,6 +127,9 @@ async def test_what_was_read_of_a_solution_is_not_read_again(
     (value,) = await verifier.score([replace(given, finished=True)], engine, "finished")
     assert [value] == pytest.approx(await make_verifier(name).score([replace(given, finished=True)], engine, "anew"))
     assert engine.usage("finished").verifier_tokens == 1
+    other = replace(given, prompt=prompt + steps[0].tokens, steps=tuple(steps[1:]))  # the same tokens, begun elsewhere
+    (value,) = await verifier.score([other], engine, "other")
+    assert [value] == pytest.approx(await make_verifier(name).score([other], engine, "anew"), abs=1e-6)
 
 
 @pytest.mark.parametrize("pool", [False, True])

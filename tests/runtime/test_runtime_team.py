@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -95,14 +97,37 @@ def test_a_forked_process_has_threads_of_its_own(
     if child == 0:
         same = torch.equal(kernels.linear_int8(x, weight), expected)
         os._exit(0 if same else 1)
+    assert exit_code(child) == 0
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+@pytest.mark.parametrize("computes", [False, True])
+def test_a_forked_process_ends(
+    kernels: Kernels, product: tuple[torch.Tensor, Int8Weight, torch.Tensor], computes: bool
+) -> None:
+    """Its exit must not wait for the parent's threads, nor for one that has come in the place of such a thread."""
+    x, weight, _ = product
+    kernels.set_threads(3)
+    kernels.linear_int8(x, weight)
+    child = os.fork()
+    if child == 0:
+        other = threading.Thread(target=int)
+        other.start()
+        other.join()
+        if computes:
+            kernels.linear_int8(x, weight)
+        ctypes.CDLL(None).exit(7)  # with the destructors of the thread, without pytest's end
+    assert exit_code(child) == 7
+
+
+def exit_code(child: int) -> int:
+    """A child process's; 124 where it does not end."""
     deadline = time.monotonic() + 60
-    while True:
+    while time.monotonic() < deadline:
         pid, status = os.waitpid(child, os.WNOHANG)
-        if pid or time.monotonic() > deadline:
-            break
+        if pid:
+            return os.waitstatus_to_exitcode(status)
         time.sleep(0.01)
-    if not pid:
-        os.kill(child, 9)
-        os.waitpid(child, 0)
-    assert pid, "it waits for threads that are the parent's"
-    assert os.waitstatus_to_exitcode(status) == 0
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    return 124

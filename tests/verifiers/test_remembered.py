@@ -18,10 +18,11 @@ def test_the_longest_known_beginning() -> None:
 
 
 def test_what_was_used_last_stays() -> None:
-    known: Remembered[int] = Remembered(2)
+    known: Remembered[int] = Remembered(5)
     for number in range(3):
-        known.put((number,), number)
-        assert known.get((0,)) == 0
-    assert known.get((1,)) is None
-    assert known.get((2,)) == 2
-    assert len(known) == 2
+        known.put((number, number), number)
+        known.put((number, number), number)
+        assert known.get((0, 0)) == 0
+    assert known.get((1, 1)) is None
+    assert known.get((2, 2)) == 2
+    assert len(known) == 4

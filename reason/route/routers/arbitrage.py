@@ -9,7 +9,7 @@ head on the draft model's own hidden states (``reason train router``), so that p
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 from reason.errors import UsageError
@@ -37,6 +37,7 @@ class Arbitrage:
     head: str = ""
     threshold: float | None = None
     escalate: float | None = None
+    _made: dict[str, HeadVerifier] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         for name in ("threshold", "escalate"):
@@ -62,7 +63,8 @@ class Arbitrage:
         return await rewrite() if advantage >= self._limit(drafted.draft) else None
 
     def _verifier(self, draft: Engine) -> HeadVerifier:
-        return HeadVerifier(head=self.head or str(shipped_router(draft.name)))
+        file = self.head or str(shipped_router(draft.name))
+        return self._made.setdefault(file, HeadVerifier(head=file))
 
     def _limit(self, draft: Engine) -> float:
         if self.escalate is None:

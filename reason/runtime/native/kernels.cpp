@@ -7,6 +7,7 @@
 
 #include <immintrin.h>
 
+#include <atomic>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
@@ -23,7 +24,7 @@
 
 namespace {
 
-int threads = 1;  // of every kernel
+std::atomic<int> threads{1};  // of every kernel
 
 constexpr int64_t kManyRows = 64;  // from here on waking the other threads pays for what is done row by row
 
@@ -405,7 +406,7 @@ double row_mass(const T* row, int64_t width, float scale, float* maxima) {
 // Calls work(row) for each row, in all threads if there are `many`.
 template <typename Work>
 void for_rows(int64_t rows, bool many, const Work& work) {
-  in_threads(many ? threads : 1, [&](const Member& member) {
+  in_threads(many ? threads.load() : 1, [&](const Member& member) {
     const auto part = member.part(rows);
     for (int64_t r = part.begin; r < part.end; ++r) work(r);
   });

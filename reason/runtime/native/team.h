@@ -18,10 +18,13 @@
 #include <atomic>
 #include <cstdint>
 #include <memory>
+#include <system_error>
 #include <thread>
 #include <vector>
 
 namespace {
+
+std::atomic<int> awake{0};  // members of all teams that are at work or wait awake
 
 // A number that threads wait on.
 class Signal {
@@ -49,9 +52,11 @@ class Signal {
 
  private:
   void sleep_while(uint32_t old) {
+    --awake;
     sleepers_.fetch_add(1);
     while (word_.load() == old) call(FUTEX_WAIT_PRIVATE, old);
     sleepers_.fetch_sub(1);
+    ++awake;
   }
 
   void wake() { call(FUTEX_WAKE_PRIVATE, 0x7fffffff); }
@@ -87,9 +92,8 @@ class Team {
  public:
   // The calling thread's, of `count` members, the calling thread among them.
   static Team& mine(int count) {
-    thread_local std::unique_ptr<Team> team;
-    if (team && team->forks_ != forks()) team.release();  // its threads are the parent process's
-    if (!team || team->count_ != count) {
+    thread_local std::unique_ptr<Team, End> team;
+    if (!team || team->wanted_ != count || team->forks_ != forks()) {
       team.reset();
       team.reset(new Team(count));
     }
@@ -100,10 +104,12 @@ class Team {
   void run(const Work& work) {
     work_ = [](const void* work, const Member& member) { (*static_cast<const Work*>(work))(member); };
     argument_ = &work;
+    ++awake;
     busy_.set(static_cast<uint32_t>(count_ - 1));
     round_.set(round_.value() + 1);
     work(Member{this, 0, count_});
     for (uint32_t left; (left = busy_.value());) busy_.await_change(left, patience());
+    --awake;
   }
 
   void meet() {
@@ -120,32 +126,39 @@ class Team {
     ending_ = true;
     round_.set(round_.value() + 1);
     for (auto& thread : threads_) thread.join();
-    members() -= count_;
   }
 
  private:
-  explicit Team(int count) : count_(count), forks_(forks()) {
-    members() += count;
-    for (int number = 1; number < count; ++number) threads_.emplace_back([this, number] { serve(number); });
+  // After a fork the threads are the parent process's, and the team can only be left.
+  struct End {
+    void operator()(Team* team) const {
+      if (team->forks_ == forks()) delete team;
+    }
+  };
+
+  explicit Team(int count) : wanted_(count), forks_(forks()) {
+    threads_.reserve(static_cast<size_t>(count));
+    try {
+      for (int number = 1; number < count; ++number) threads_.emplace_back([this, number] { serve(number); });
+    } catch (const std::system_error&) {  // the system has no more: those that there are will do
+    }
+    count_ = static_cast<int>(threads_.size()) + 1;
   }
 
   void serve(int number) {
+    ++awake;
     for (uint32_t round = 0;;) {
       round_.await_change(round, patience());
       ++round;
-      if (ending_) return;
+      if (ending_) break;
       work_(argument_, Member{this, number, count_});
       busy_.count_down();
     }
+    --awake;
   }
 
-  // Cycles to wait awake: longer than what lies between two kernels, but little where teams outnumber the cores.
-  static uint64_t patience() { return members().load(std::memory_order_relaxed) <= cores() ? 1000000 : 4000; }
-
-  static std::atomic<int>& members() {
-    static std::atomic<int> count{0};
-    return count;
-  }
+  // Cycles to wait awake: longer than what lies between two kernels, but little where more are awake than have cores.
+  static uint64_t patience() { return awake.load(std::memory_order_relaxed) <= cores() ? 1000000 : 4000; }
 
   static int cores() {
     static const int count = [] {
@@ -157,13 +170,17 @@ class Team {
 
   static uint32_t forks() {
     static std::atomic<uint32_t> count{0};
-    static const int watched = pthread_atfork(nullptr, nullptr, [] { ++count; });
+    static const int watched = pthread_atfork(nullptr, nullptr, [] {
+      ++count;
+      awake = 0;
+    });
     (void)watched;
     return count;
   }
 
-  const int count_;
+  const int wanted_;
   const uint32_t forks_;
+  int count_ = 1;
   void (*work_)(const void*, const Member&) = nullptr;
   const void* argument_ = nullptr;
   bool ending_ = false;

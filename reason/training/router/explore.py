@@ -89,7 +89,8 @@ class Explorer:
         self._folder = folder
         self._layers = tuple(layers)
         self._escalate = escalate
-        self._sums: Remembered[Mapping[int, torch.Tensor]] = Remembered(1024)  # of the states so far, by layer
+        # Of the states of a solution so far, by layer, and how many they are.
+        self._sums: Remembered[tuple[int, dict[int, torch.Tensor]]] = Remembered(1 << 18)
 
     def check(self, draft: Engine, target: Engine) -> None:
         """Raises UsageError where the verifier has no head for the target, or reads what it would have to write."""
@@ -118,14 +119,16 @@ class Explorer:
         path, prompt = drafted.trajectory.path[:-1], len(drafted.trajectory.prompt)
         ends = list(itertools.accumulate((len(step.tokens) for step in drafted.trajectory.steps), initial=prompt))
         known = self._sums.longest(path, (end - 1 for end in ends if end <= len(path)))
-        start, before = known or (prompt - 1, {})
+        start, before = prompt - 1, dict[int, torch.Tensor]()
+        if known is not None and known[1][0] == known[0] - start:  # of a solution that began at the same place
+            start, before = known[0], known[1][1]
         (scored,) = await drafted.draft.score([path], start, logprobs=False, layers=self._layers, owner=drafted.owner)
         tensors, sums = {"scores": torch.tensor([ours, theirs])}, {}
         for layer, states in scored.hidden.items():
             total = sums[layer] = states.sum(dim=0, dtype=torch.float64) + before.get(layer, 0)
             tensors[f"layer.{layer}"] = states[-1].to(torch.bfloat16).clone()
             tensors[f"mean.{layer}"] = (total / (len(path) - prompt + 1)).to(torch.bfloat16)
-        self._sums.put(path, sums)
+        self._sums.put(path, (len(path) - prompt + 1, sums))
         problem = drafted.owner.rpartition("#")[0]
         which = hashlib.blake2b(repr(drafted.trajectory.path).encode(), digest_size=6).hexdigest()
         pair = {"draft": drafted.draft.name, "target": drafted.target.name}

@@ -18,7 +18,6 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path as FilePath
 from typing import ClassVar, NamedTuple
-from weakref import WeakKeyDictionary
 
 from reason.errors import ModelError, UsageError
 from reason.types import Engine, Message, Path, Probe, TextCodec, Trajectory
@@ -42,9 +41,7 @@ class HeadVerifier:
     probability: ClassVar[bool] = True
 
     head: str = ""
-    _read_before: WeakKeyDictionary[Engine, dict[str, Remembered[_Numbers]]] = field(
-        default_factory=WeakKeyDictionary, init=False, repr=False, compare=False
-    )
+    _read_before: _ReadBefore = field(default_factory=lambda: _ReadBefore(), init=False, repr=False, compare=False)
 
     def probes(self, engine: Engine) -> tuple[Probe, ...]:
         """Those of the head that fits an engine.
@@ -86,7 +83,7 @@ class HeadVerifier:
 
     async def score(self, trajectories: Sequence[Trajectory], engine: Engine, owner: str) -> list[float]:
         head = self.find(engine)
-        known = self._read_before.setdefault(engine, {}).setdefault(head.name, Remembered())
+        known = self._read_before.of(engine, head)
         values: dict[int, float] = {}
         unread: list[_Unread] = []
         for i, trajectory in enumerate(trajectories):
@@ -110,10 +107,24 @@ class _Numbers(NamedTuple):
     """What a head says of a path."""
 
     own: float  # of its last token
-    pool: tuple[float, ...]  # the pooled part's, of each of the solution's tokens; of a head without it nothing
+    pool: float  # the sum of the pooled part's numbers, of a head that has one
+    tokens: int  # that it is the sum of: the prompt's last and the solution's up to there
 
     def value(self, head: ValueHead) -> float:
-        return head.value(self.own, math.fsum(self.pool) / len(self.pool)) if head.pooled else self.own
+        return head.value(self.own, self.pool / self.tokens) if head.pooled else self.own
+
+
+class _ReadBefore:
+    """What was read with one engine, by the head's name."""
+
+    def __init__(self) -> None:
+        self._engine: Engine | None = None
+        self._by_head: dict[str, Remembered[_Numbers]] = {}
+
+    def of(self, engine: Engine, head: ValueHead) -> Remembered[_Numbers]:
+        if self._engine is not engine:
+            self._engine, self._by_head = engine, {}
+        return self._by_head.setdefault(head.name, Remembered())
 
 
 class _Unread(NamedTuple):
@@ -129,9 +140,10 @@ def _unread(number: int, trajectory: Trajectory, place: int, known: Remembered[_
     """Where to read from: what was read of the solution before its last steps need not be read again."""
     path, prompt = trajectory.path[: place + 1], len(trajectory.prompt)
     ends = list(itertools.accumulate((len(step.tokens) for step in trajectory.steps), initial=prompt))
+    begin = min(place, prompt - 1)
     found = known.longest(path, (len(path), *ends, *(end - 1 for end in ends)))
-    if found is None:
-        return _Unread(number, path, min(place, prompt - 1), _Numbers(0.0, ()))
+    if found is None or found[1].tokens != found[0] - begin:  # nothing, or of a solution that began elsewhere
+        return _Unread(number, path, begin, _Numbers(0.0, 0.0, 0))
     return _Unread(number, path, *found)
 
 
@@ -145,8 +157,9 @@ async def _read_path(
     found = []
     for each in together:
         own = float(head(states[len(each.path) - 1 - start :][:1])[0])
-        pool = head.pool(states[each.start - start : len(each.path) - start]).tolist() if head.pooled else []
-        found.append((each, _Numbers(own, (*each.before.pool, *pool))))
+        new = head.pool(states[each.start - start : len(each.path) - start]).tolist() if head.pooled else []
+        tokens = each.before.tokens + len(each.path) - each.start
+        found.append((each, _Numbers(own, math.fsum((each.before.pool, *new)), tokens)))
     return found
 
 
