@@ -28,10 +28,10 @@ SIX = "best-of-n(select=weighted),beam,dvts,rebase,ets,mcts"
 ROUTES = {
     "never": "never",
     "always": "always",
-    "oracle": "oracle",
     **{f"reward-{each}": f"reward:threshold={each}" for each in ("0.05", "0.15", "0.3")},
     **{f"judge-{each}": f"judge:rating=mean,threshold={each}" for each in ("5.9", "6.2", "6.4")},
     **{f"arbitrage-{each}": f"arbitrage:escalate={each}" for each in ("0.1", "0.3", "0.5")},
+    "oracle": "oracle",
 }
 
 

@@ -43,10 +43,6 @@ def router(
             help="Layers of the small model to try, e.g. 12,16,-1.", show_default="1/2, 7/12, 2/3 and 3/4 of the depth"
         ),
     ] = None,
-    units: Annotated[int, typer.Option(help="Hidden units of each network; 0 is linear.")] = 64,
-    members: Annotated[int, typer.Option(help="Networks whose logits are averaged.")] = 4,
-    epochs: Annotated[int, typer.Option(help="At most; a network stops when it gets no better.")] = 40,
-    margin: Annotated[float, typer.Option(help="Steps whose scores differ by less teach nothing.")] = 0.02,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -69,11 +65,11 @@ def router(
     draft: options.Draft = "auto",
     as_json: options.AsJson = False,
 ) -> None:
-    """Train a router: a small network that says of a step of the small model how likely the large one is to do better.
+    """Train a router, which says of a step of the small model how much better the large one would do.
 
-    Both models write each step from the same prefix, a verifier scores both, and either stays at random; then a network
-    on the small model's hidden states is fitted to which was better. Ctrl-C ends it; the same command goes on from
-    there.
+    Both models write each step from the same prefix, a verifier scores both, and either stays at random; then a
+    regression on the small model's hidden states is fitted to the difference. Ctrl-C ends it; the same command goes on
+    from there.
     """
     from reason.api import Solver
     from reason.engine.local import LocalEngine
@@ -83,14 +79,12 @@ def router(
     from reason.training.router.card import router_card
     from reason.training.router.explore import Explorer
     from reason.training.router.recipe import train_router
-    from reason.training.value.fit import FitOptions
     from reason.training.value.recipe import whole_parts
     from reason.training.writing import write_whole
     from reason.verifiers import make_verifier
     from reason.verifiers.probes import fingerprint, probes_of
 
     judge = make_verifier(verifier)
-    fitting = FitOptions(units=units, members=members, epochs=epochs, rank=0.0, inner=0.0, seed=seed)
     wanted = None if layers is None else layer_numbers(layers)
     check_for_learning(task)
     loaded = load_task(task, data=data, limit=limit, offset=offset)
@@ -137,14 +131,12 @@ def router(
         with Solver(engine=RoutedEngine(engine.draft, engine.target, explorer)) as exploring:
             run_to_its_end(evaluation, exploring)
         small, large = engine.draft.name, engine.target.name
-    say(f"2/2 {len(tried_layers)} fits")
+    say("2/2 fits")
     head, tried = train_router(
         folder / "steps",
         tried_layers,
-        fitting,
         model=small,
         target=large,
-        margin=margin,
         about={"data": f"{loaded.name} ({Path(loaded.source).name}, {loaded.licence})", "verifier": verifier},
         on_fit=counter("fits"),
     )

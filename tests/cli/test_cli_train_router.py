@@ -47,8 +47,7 @@ def test_from_problems_to_a_route(
     machine = ["--threads", "1", "--dtype", "float32", "--kv-tokens", "4096"]
     models = ["-m", str(tiny_model), "--small-model", str(other_model)]
     command = ["train", "router", str(problems), *models, *machine, "--out", str(out), "--max-tokens", "12"]
-    command += ["--verifier", "judge", "--layers", "0,-1", "--units", "0", "--members", "1", "--epochs", "3"]
-    command += ["--margin", "0", "--samples", "2"]
+    command += ["--verifier", "judge", "--layers", "0,-1", "--samples", "2"]
     first = reason(*command, "--json")
     assert first.exit_code == 0, first.output
     said = json.loads(first.stdout)

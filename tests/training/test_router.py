@@ -17,14 +17,15 @@ from reason.errors import ReasonError, UsageError
 from reason.route import make_router
 from reason.training.router.card import router_card
 from reason.training.router.explore import load
-from reason.training.router.recipe import gain, train_router
-from reason.training.value.fit import FitOptions
+from reason.training.router.recipe import PENALTIES, gain, train_router
+from reason.training.router.ridge import calibrated, fit_ridge
+from reason.training.value.fit import calibration
+from reason.verifiers.value_head import ValueHead
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 SIZE = 10
 PAIR = {"draft": "small", "target": "large"}
-QUICK = FitOptions(units=0, members=1, epochs=30, learning_rate=1e-2, weight_decay=0.01, dropout=0.0, rank=0.0)
 
 
 @pytest.fixture
@@ -34,7 +35,7 @@ def folder(tmp_path: Path) -> Path:
     for problem in range(60):
         for step in range(8):
             states = torch.randn(4, SIZE, generator=generator)
-            advantage = float(0.2 * states[0, 1] + 0.05 * torch.randn((), generator=generator))
+            advantage = float(0.2 * states[0, 1] + 0.1 * torch.randn((), generator=generator))
             drafted = float(torch.rand((), generator=generator))
             names = ("layer.3", "mean.3", "layer.5", "mean.5")
             tensors = {name: state.bfloat16() for name, state in zip(names, states, strict=True)}
@@ -44,14 +45,15 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_it_finds_who_is_better(folder: Path) -> None:
-    head, tried = train_router(folder, (5, 3), QUICK, model="small", target="large")
+    head, tried = train_router(folder, (5, 3), model="small", target="large")
     assert head.layer == 3
+    assert [(one.layer, one.penalty) for one in tried] == [(layer, each) for layer in (5, 3) for each in PENALTIES]
     by_layer = {one.layer: one for one in tried}
-    assert by_layer[3].chosen_by > 0.8
+    assert by_layer[3].chosen_by > 0.7
     assert abs(by_layer[5].chosen_by) < 0.3
     figures = by_layer[3].figures
-    assert figures.spearman > 0.8
-    assert figures.auc > 0.9
+    assert figures.spearman > 0.7
+    assert figures.auc > 0.8
     for own, best, low in figures.gains.values():
         assert best >= own > low
     assert (head.model, head.about["target"]) == ("small", "large")
@@ -61,8 +63,31 @@ def test_it_finds_who_is_better(folder: Path) -> None:
     assert "| 3 (chosen) |" in card
 
 
+def test_the_head_is_the_regression(folder: Path, tmp_path: Path) -> None:
+    """Its logits are those of the normal equations, up to scale; its value is P(Δ > 0), also when read from a file."""
+    examples = load(folder, 3, **PAIR)
+    head = fit_ridge(examples, 5.0, model="small", layer=3)
+    inputs = torch.cat([examples.states, examples.means], dim=1).double()
+    inputs = (inputs - inputs.mean(dim=0)) / inputs.std(dim=0)
+    delta = examples.advantage.double()
+    weights = torch.linalg.lstsq(
+        torch.cat([inputs, 5.0**0.5 * torch.eye(2 * SIZE).double()]),
+        torch.cat([delta - delta.mean(), torch.zeros(2 * SIZE).double()]),
+    ).solution
+    expected = inputs @ weights + delta.mean()
+    logits = head.logits(examples.states, examples.means)[0].double()
+    torch.testing.assert_close(logits, expected, atol=1e-5, rtol=1e-4)
+    logits = head.logits(examples.states, examples.means)[0]
+    head = calibrated(head, calibration(logits, (delta > 0).float()))
+    values = head.values(examples.states, examples.means)
+    assert float(values.mean()) == pytest.approx(float((delta > 0).float().mean()), abs=0.01)
+    head.save(tmp_path / "head.safetensors")
+    read = ValueHead.load(tmp_path / "head.safetensors").values(examples.states, examples.means)
+    torch.testing.assert_close(read, values, atol=2e-3, rtol=0)
+
+
 def test_a_share_of_the_steps_is_escalated(folder: Path, tmp_path: Path) -> None:
-    head, _ = train_router(folder, (3,), QUICK, model="small", target="large")
+    head, _ = train_router(folder, (3,), model="small", target="large")
     head = replace(head, model="scripted")
     thresholds = head.about["thresholds"]
     assert len(thresholds) == 101
@@ -93,7 +118,7 @@ def test_gain() -> None:
 
 def test_steps_of_another_pair_are_refused(folder: Path) -> None:
     with pytest.raises(ReasonError, match=r"small and large wrote .*, not tiny and large: remove the steps"):
-        train_router(folder, (3,), QUICK, model="tiny", target="large")
+        train_router(folder, (3,), model="tiny", target="large")
     (first, *_) = sorted(folder.glob("*.safetensors"))
     save_file({"scores": torch.zeros(2)}, first)
     with pytest.raises(ReasonError, match="nobody knows which models wrote"):
@@ -107,4 +132,4 @@ def test_too_little(folder: Path, tmp_path: Path) -> None:
         if not file.name.startswith("task-7."):
             file.unlink()
     with pytest.raises(UsageError, match="1 problems leave none"):
-        train_router(folder, (3,), QUICK, model="small", target="large")
+        train_router(folder, (3,), model="small", target="large")

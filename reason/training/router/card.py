@@ -22,8 +22,7 @@ def router_card(head: ValueHead, tried: Sequence[RouterTried], *, command: str) 
         f"step of {about['target']} from the same prefix would have been better.",
         "",
         f"Data: {about.get('data', 'not told')}. Scores of steps: {about.get('verifier', 'not told')}. "
-        f"{problems['training']} problems to learn from, {problems['held out']} to stop, calibrate and choose with, "
-        f"{problems['test']} for the figures.",
+        f"{problems['training']} problems to learn from, {problems['test']} for the figures.",
         "",
         f"Made by: `{command}`",
         "",
@@ -38,12 +37,13 @@ def router_card(head: ValueHead, tried: Sequence[RouterTried], *, command: str) 
         "",
         "## What was tried",
         "",
-        "| layer | held-out Spearman | Spearman | AUC |",
-        "|---:|---:|---:|---:|",
+        "| layer | penalty | cross-validated Spearman | Spearman | AUC |",
+        "|---:|---:|---:|---:|---:|",
     ]
     for one in tried:
         mark = " (chosen)" if one is chosen else ""
         lines.append(
-            f"| {one.layer}{mark} | {one.chosen_by:.3f} | {one.figures.spearman:.3f} | {one.figures.auc:.3f} |"
+            f"| {one.layer}{mark} | {one.penalty:g} | {one.chosen_by:.3f} | {one.figures.spearman:.3f} "
+            f"| {one.figures.auc:.3f} |"
         )
     return "\n".join(lines) + "\n"

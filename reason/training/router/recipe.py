@@ -1,33 +1,37 @@
 """From explored steps to a router: fits on several layers, the choice between them, and thresholds for shares.
 
-The head is fitted to I[Δ > 0] with as many steps of either class, those that are told apart by less than ``margin``
-left out; the layer is chosen by Spearman's correlation of its value with Δ on held-out problems, as in the paper. The
-thresholds that escalate a share of the steps come from the same problems; the rest give the figures.
+The head is a ridge regression of Δ (``ridge``). Layer and penalty are chosen by Spearman's correlation with Δ, as in
+the paper, of what fits on other problems predict; calibration and the thresholds that escalate a share of the steps
+come from the same predictions. A part of the problems is kept out of all that and gives the figures.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path as FilePath
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from reason.training.router.explore import Examples, load
-from reason.training.value.fit import FitOptions, fit
+from reason.training.router.ridge import calibrated, fit_ridge
+from reason.training.value.fit import calibration
 from reason.training.value.metrics import auc
-from reason.training.value.recipe import part, whole_parts
-from reason.training.value.rollouts import FINAL
-from reason.training.value.states import States
+from reason.training.value.recipe import hashed, whole_parts
 from reason.verifiers.value_head import ValueHead
 
 if TYPE_CHECKING:
     import numpy.typing as npt
+    import torch
 
     F64 = npt.NDArray[np.float64]
 
-__all__ = ["SHARES", "RouterFigures", "RouterTried", "gain", "train_router"]
+__all__ = ["PENALTIES", "SHARES", "RouterFigures", "RouterTried", "gain", "train_router"]
+
+PENALTIES = (1e3, 3e3, 1e4)
+FOLDS = 6
 
 SHARES = tuple(i / 100 for i in range(101))
 """Shares of steps whose thresholds a router's file has."""
@@ -55,9 +59,10 @@ class RouterFigures:
 
 @dataclass(frozen=True)
 class RouterTried:
-    """One fit: its layer, its held-out Spearman correlation, and its figures."""
+    """A layer and a penalty: the head, the Spearman correlation on problems that fits did not see, and the figures."""
 
     layer: int
+    penalty: float
     head: ValueHead
     chosen_by: float
     figures: RouterFigures
@@ -66,42 +71,61 @@ class RouterTried:
 def train_router(
     folder: FilePath,
     layers: Sequence[int],
-    options: FitOptions,
     *,
     model: str,
     target: str,
-    margin: float = 0.02,
+    penalties: Sequence[float] = PENALTIES,
     about: Mapping[str, Any] | None = None,
     on_fit: Callable[[int, int], None] | None = None,
 ) -> tuple[ValueHead, list[RouterTried]]:
-    """Fits a router for each layer, and chooses.
+    """Fits a router for each layer and penalty, and chooses.
 
     Args:
         folder: what an ``Explorer`` left.
         model, target: the draft model's name and the target's.
-        margin: of |Δ|, below which a step teaches nothing.
+        penalties: see ``fit_ridge``.
         about: what is to be said of the data, for the file.
 
     Raises:
         UsageError: there is too little to learn from.
     """
     tried: list[RouterTried] = []
-    names: tuple[str, ...] = ()
+    counts: dict[str, int] = {}
     for layer in layers:
         examples = load(folder, layer, draft=model, target=target)
-        names = examples.names
-        of_part = whole_parts(names)
-        parts = [examples.of_problems(i for i, p in enumerate(of_part) if p == number) for number in range(3)]
-        fitted = fit(_as_states(parts[0], margin), _as_states(parts[1], margin), options, model=model, layer=layer).head
-        held, test = (_predicted(fitted, each) for each in parts[1:])
-        head = replace(fitted, about={"thresholds": [_threshold(held, share) for share in SHARES]})
-        tried.append(RouterTried(layer, head, _spearman(held, _delta(parts[1])), _figures(test, parts[2])))
-        if on_fit is not None:
-            on_fit(len(tried), len(layers))
+        tests = [p == 2 for p in whole_parts(examples.names)]
+        counts = {"training": tests.count(False), "test": tests.count(True)}
+        learning, test = (
+            examples.of_problems(i for i, of_test in enumerate(tests) if of_test is wanted) for wanted in (False, True)
+        )
+        for penalty in penalties:
+            fits = partial(fit_ridge, penalty=penalty, model=model, layer=layer)
+            unseen = _cross_validated(learning, fits)
+            platt = calibration(unseen, (learning.advantage > 0).float())
+            predicted = (platt[0] * unseen + platt[1]).sigmoid().double().numpy()
+            head = calibrated(fits(learning), platt)
+            head = replace(head, about={"thresholds": [_threshold(predicted, share) for share in SHARES]})
+            figures = _figures(_predicted(head, test), test)
+            tried.append(RouterTried(layer, penalty, head, _spearman(predicted, _delta(learning)), figures))
+            if on_fit is not None:
+                on_fit(len(tried), len(layers) * len(penalties))
     best = max(tried, key=lambda one: -2.0 if one.chosen_by != one.chosen_by else one.chosen_by)
-    counts = dict(zip(("training", "held out", "test"), (part(names).count(i) for i in range(3)), strict=True))
-    said = {**(about or {}), **best.head.about, "target": target, "margin": margin, "problems": counts}
+    said = {**(about or {}), **best.head.about, "target": target, "penalty": best.penalty, "problems": counts}
     return replace(best.head, about=said), tried
+
+
+def _cross_validated(examples: Examples, fits: Callable[[Examples], ValueHead]) -> torch.Tensor:
+    """The logits of each step by a fit that saw none of its problem's, [steps]."""
+    import torch
+
+    folds = [int(FOLDS * hashed(f"{name} fold")) for name in examples.names]
+    of_step = torch.tensor(folds)[examples.problem]
+    logits = torch.zeros(len(of_step))
+    for fold in set(folds):
+        head = fits(examples.of_problems(i for i, each in enumerate(folds) if each != fold))
+        rows = of_step == fold
+        logits[rows] = head.logits(examples.states[rows], examples.means[rows])[0]
+    return logits
 
 
 def gain(predicted: F64, advantage: F64, share: float) -> float:
@@ -109,31 +133,6 @@ def gain(predicted: F64, advantage: F64, share: float) -> float:
     count = round(share * len(predicted))
     chosen = np.argsort(-predicted, kind="stable")[:count]
     return float(advantage[chosen].sum() / max(1, len(advantage)))
-
-
-def _as_states(examples: Examples, margin: float) -> States:
-    """Steps as rollouts of one place, as many with Δ > 0 as without: the first of the more numerous kind stay."""
-    import torch
-
-    told = torch.nonzero(examples.advantage.abs() >= margin)[:, 0]
-    better = examples.advantage[told] > 0
-    count = int(min(better.sum(), (~better).sum()))
-    generator = torch.Generator().manual_seed(0)
-    kept = []
-    for kind in (told[better], told[~better]):
-        kept.append(kind[torch.randperm(len(kind), generator=generator)[:count]])
-    rows = torch.cat(kept).sort().values
-    _, problem = torch.unique(examples.problem[rows], return_inverse=True)
-    return States(
-        states=examples.states[rows],
-        means=examples.means[rows],
-        rollout=torch.arange(len(rows)),
-        kind=torch.full((len(rows),), FINAL),
-        token=torch.zeros(len(rows), dtype=torch.long),
-        correct=(examples.advantage[rows] > 0).float(),
-        problem=problem,
-        answer_class=torch.full((len(rows),), -1),
-    )
 
 
 def _predicted(head: ValueHead, examples: Examples) -> F64:

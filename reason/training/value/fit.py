@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from reason.training.value.states import States
 
-__all__ = ["Epoch", "FitOptions", "Fitted", "fit"]
+__all__ = ["Epoch", "FitOptions", "Fitted", "calibration", "fit"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -274,15 +274,21 @@ def _drop(x: torch.Tensor, share: float, generator: torch.Generator) -> torch.Te
 
 
 def _calibration(head: ValueHead, held_out: States) -> torch.Tensor:
-    """Platt's scale and shift at the ends of steps, [2]. The scale is above 0: a head that ranks backwards on held-out
-    problems is to be seen, not turned around."""
+    """At the ends of steps."""
     import torch
-    from torch.nn.functional import binary_cross_entropy_with_logits as cross_entropy
 
     ends = held_out.kind != INNER
     with torch.no_grad():
         logits = head.logits(held_out.states[ends], held_out.means[ends]).mean(dim=0)
-    outcome = held_out.correct[held_out.rollout[ends]]
+    return calibration(logits, held_out.correct[held_out.rollout[ends]])
+
+
+def calibration(logits: torch.Tensor, outcome: torch.Tensor) -> torch.Tensor:
+    """Platt's scale and shift, [2], for logits and outcomes (0 or 1) of the same shape. The scale is above 0: a head
+    that ranks backwards on held-out problems is to be seen, not turned around."""
+    import torch
+    from torch.nn.functional import binary_cross_entropy_with_logits as cross_entropy
+
     parameters = torch.tensor([0.0, 0.0], requires_grad=True)  # the logarithm of the scale, and the shift
     optimiser = torch.optim.LBFGS([parameters], max_iter=100, line_search_fn="strong_wolfe")
 
