@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     F64 = npt.NDArray[np.float64]
 
-__all__ = ["PENALTIES", "SHARES", "RouterFigures", "RouterTried", "gain", "train_router"]
+__all__ = ["PENALTIES", "SHARES", "RouterFigures", "RouterTried", "cross_validated", "gain", "train_router"]
 
 PENALTIES = (1e3, 3e3, 1e4)
 FOLDS = 6
@@ -100,7 +100,7 @@ def train_router(
         )
         for penalty in penalties:
             fits = partial(fit_ridge, penalty=penalty, model=model, layer=layer)
-            unseen = _cross_validated(learning, fits)
+            unseen = cross_validated(learning, fits)
             platt = calibration(unseen, (learning.advantage > 0).float())
             predicted = (platt[0] * unseen + platt[1]).sigmoid().double().numpy()
             head = calibrated(fits(learning), platt)
@@ -114,7 +114,7 @@ def train_router(
     return replace(best.head, about=said), tried
 
 
-def _cross_validated(examples: Examples, fits: Callable[[Examples], ValueHead]) -> torch.Tensor:
+def cross_validated(examples: Examples, fits: Callable[[Examples], ValueHead]) -> torch.Tensor:
     """The logits of each step by a fit that saw none of its problem's, [steps]."""
     import torch
 
