@@ -65,7 +65,7 @@ def router(
     draft: options.Draft = "auto",
     as_json: options.AsJson = False,
 ) -> None:
-    """Train a router, which says of a step of the small model how much better the large one would do.
+    """Train a router, which says of a step of the small model how likely the large one is to do better.
 
     Both models write each step from the same prefix, a verifier scores both, and either stays at random; then a
     regression on the small model's hidden states is fitted to the difference. Ctrl-C ends it; the same command goes on
@@ -78,8 +78,7 @@ def router(
     from reason.tasks import load_task
     from reason.training.router.card import router_card
     from reason.training.router.explore import Explorer
-    from reason.training.router.recipe import train_router
-    from reason.training.value.recipe import whole_parts
+    from reason.training.router.recipe import kept_for_figures, train_router
     from reason.training.writing import write_whole
     from reason.verifiers import make_verifier
     from reason.verifiers.probes import fingerprint, probes_of
@@ -88,7 +87,7 @@ def router(
     wanted = None if layers is None else layer_numbers(layers)
     check_for_learning(task)
     loaded = load_task(task, data=data, limit=limit, offset=offset)
-    whole_parts([example.problem.id for example in loaded.examples])  # too few are refused now, not in the end
+    kept_for_figures([example.problem.id for example in loaded.examples])  # too few are refused now, not in the end
     folder = out or default_folder(f"router-{loaded.name}", model)
     say = saying(as_json)
     with Solver(

@@ -48,13 +48,24 @@ def compute_alone() -> None:
     import torch
 
     torch.get_num_threads()  # it settles the thread's own number, at its first use
-    with contextlib.suppress(OSError, AttributeError):  # a torch that computes with other threads than OpenMP's
-        ctypes.CDLL("libgomp.so.1").omp_set_num_threads(1)
+    for library in _loaded("libgomp"):
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(library).omp_set_num_threads(1)
 
 
 def usable_cores() -> int:
     """Those that the system lets this process run on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _loaded(name: str) -> set[str]:
+    """Files of shared libraries of this process whose names begin so; wheels rename theirs. None on other systems."""
+    try:
+        with open("/proc/self/maps", encoding="utf-8") as lines:
+            files = {line.split(maxsplit=5)[-1].strip() for line in lines if "/" in line}
+    except OSError:
+        return set()
+    return {file for file in files if os.path.basename(file).startswith(name)}
 
 
 def _busy_seconds() -> float | None:

@@ -15,7 +15,6 @@ from pathlib import Path as FilePath
 from typing import TYPE_CHECKING, TypeVar
 
 from reason.engine.codec import HubCodec
-from reason.engine.cores import compute_alone
 from reason.engine.jobs import GenerateJob, ScoreJob
 from reason.engine.ledger import LoopStats
 from reason.engine.loop import EngineLoop
@@ -78,14 +77,7 @@ class LocalEngine:
         self._closed = False
         self._broken: Exception | None = None
         self._thread: EngineThread = EngineThread(name) if beside is None else beside._thread
-
-        def begin() -> EngineLoop:
-            loop = make()
-            if loop.runner.native:
-                compute_alone()
-            return loop
-
-        self._loop = self._thread.add(begin, self._fail)
+        self._loop = self._thread.add(make, self._fail)
         self._codec = self._loop.codec
 
     @classmethod

@@ -1,8 +1,8 @@
 """The thread that engines compute in: it owns the models and runs their loops, an iteration of each in turn.
 
-Engines that work together on one machine share a thread. OpenMP keeps a pool for every thread that ever computed, and
-with more pool threads than cores it stops spinning between kernels, which cost a quarter of the speed; two forwards at
-once cost more.
+Engines that work together on one machine share a thread: two forwards at once cost more than one after the other.
+Kernels and torch's operations have helper threads for each thread that computes, and where more of them wait awake than
+there are cores, all wait longer.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import TypeVar
 
+from reason.engine.cores import compute_alone
 from reason.engine.loop import EngineLoop
 from reason.errors import EngineClosed
 
@@ -58,6 +59,8 @@ class EngineThread:
                     runner.release()
                 return
             self._loops[loop] = on_failure
+            if all(each.runner.native for each in self._loops):
+                compute_alone()
             made.put(loop)
 
         if not self.tell(begin):

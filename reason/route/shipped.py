@@ -17,22 +17,17 @@ SHIPPED: dict[tuple[str, str], str] = {
 _FOLDER = FilePath(__file__).parent / "heads"
 
 
-def shipped_router(draft: str, target: str | None = None) -> FilePath:
+def shipped_router(draft: str, target: str) -> FilePath:
     """The file of the router for a pair of models, by their catalogue names or their publisher's repositories.
-
-    Args:
-        target: None is any.
 
     Raises:
         UsageError: none comes with the package.
     """
-    small, large = known_name(draft), None if target is None else known_name(target)
-    for pair, file in SHIPPED.items():
-        if small == pair[0] and (target is None or large == pair[1]):
-            return _FOLDER / file
+    small, large = known_name(draft), known_name(target)
+    if small is not None and large is not None and (small, large) in SHIPPED:
+        return _FOLDER / SHIPPED[small, large]
     known = ", ".join(f"{one} and {other}" for one, other in SHIPPED)
-    pair_asked = draft if target is None else f"{draft} and {target}"
     raise UsageError(
-        f"no router comes with the package for {pair_asked} (there is one for {known}): train one with `reason train "
-        "router`, and name its file: arbitrage:FILE; or use another router"
+        f"no router comes with the package for {draft} and {target} (there is one for {known}): train one with `reason "
+        "train router`, and name its file: arbitrage:FILE; or use another router"
     )

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import threading
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 from reason.engine import cores
-from reason.engine.cores import CoreWatch
+from reason.engine.cores import CoreWatch, compute_alone
 
 
 @pytest.fixture
@@ -57,3 +59,25 @@ def test_the_environment_overrules(monkeypatch: pytest.MonkeyPatch, asked: str, 
 
 def test_on_this_machine() -> None:
     assert 1 <= CoreWatch().free_cores() <= (os.cpu_count() or 1)
+
+
+def test_torch_takes_one_thread_in_the_thread_that_asks_for_it() -> None:
+    if not cores._loaded("libgomp"):
+        pytest.skip("torch computes with other threads than libgomp's")
+    before = torch.get_num_threads()
+    found: list[int] = []
+
+    def ask(*, alone: bool) -> None:
+        if alone:
+            compute_alone()
+        found.append(torch.get_num_threads())
+
+    try:
+        torch.set_num_threads(3)
+        for alone in (True, False):
+            other = threading.Thread(target=ask, kwargs={"alone": alone})
+            other.start()
+            other.join()
+        assert (found, torch.get_num_threads()) == ([1, 3], 3)
+    finally:
+        torch.set_num_threads(before)

@@ -21,7 +21,7 @@ def test_each_is_whole_small_and_has_a_card(pair: tuple[str, str]) -> None:
     draft, target = pair
     assert SMALLER[target] == draft
     file = shipped_router(draft, target)
-    assert shipped_router(str(CATALOGUE[draft].hub_repo), CATALOGUE[target].hub_repo) == file
+    assert shipped_router(str(CATALOGUE[draft].hub_repo), str(CATALOGUE[target].hub_repo)) == file
     assert file.stat().st_size < 2_000_000
     head = ValueHead.load(file)
     assert (head.model, head.about["target"]) == pair
@@ -40,6 +40,7 @@ def test_arbitrage_takes_it_by_itself(pair: tuple[str, str]) -> None:
     router: Any = make_router("arbitrage:escalate=0.3")
     router.check(draft, target)
     named: Any = make_router(f"arbitrage:{shipped_router(*pair)},escalate=0.3")
+    named.check(draft, target)
     assert router._limit(draft) == named._limit(draft)
     with pytest.raises(UsageError, match=f"no router comes with the package for {pair[0]} and other"):
         router.check(draft, SimpleNamespace(name="other"))

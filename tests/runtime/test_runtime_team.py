@@ -95,8 +95,11 @@ def test_a_forked_process_has_threads_of_its_own(
     kernels.linear_int8(x, weight)
     child = os.fork()
     if child == 0:
-        same = torch.equal(kernels.linear_int8(x, weight), expected)
-        os._exit(0 if same else 1)
+        code = 1
+        try:
+            code = 0 if torch.equal(kernels.linear_int8(x, weight), expected) else 2
+        finally:  # never back into pytest
+            os._exit(code)
     assert exit_code(child) == 0
 
 
@@ -111,12 +114,15 @@ def test_a_forked_process_ends(
     kernels.linear_int8(x, weight)
     child = os.fork()
     if child == 0:
-        other = threading.Thread(target=int)
-        other.start()
-        other.join()
-        if computes:
-            kernels.linear_int8(x, weight)
-        ctypes.CDLL(None).exit(7)  # with the destructors of the thread, without pytest's end
+        try:
+            other = threading.Thread(target=int)
+            other.start()
+            other.join()
+            if computes:
+                kernels.linear_int8(x, weight)
+            ctypes.CDLL(None).exit(7)  # with the destructors of the thread, without pytest's end
+        finally:
+            os._exit(1)
     assert exit_code(child) == 7
 
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import math
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,8 +19,8 @@ from reason.engine.scripted import ScriptedEngine
 from reason.errors import ReasonError, UsageError
 from reason.route import make_router
 from reason.training.router.card import router_card
-from reason.training.router.explore import load
-from reason.training.router.recipe import PENALTIES, gain, train_router
+from reason.training.router.explore import Examples, load
+from reason.training.router.recipe import PENALTIES, cross_validated, gain, train_router
 from reason.training.router.ridge import calibrated, fit_ridge
 from reason.training.value.fit import calibration
 from reason.verifiers.value_head import ValueHead
@@ -66,7 +69,7 @@ def test_it_finds_who_is_better(folder: Path) -> None:
 def test_the_head_is_the_regression(folder: Path, tmp_path: Path) -> None:
     """Its logits are those of the normal equations, up to scale; its value is P(Δ > 0), also when read from a file."""
     examples = load(folder, 3, **PAIR)
-    head = fit_ridge(examples, 5.0, model="small", layer=3)
+    head = fit_ridge(examples, 5.0 / len(examples.drafted), model="small", layer=3)
     inputs = torch.cat([examples.states, examples.means], dim=1).double()
     inputs = (inputs - inputs.mean(dim=0)) / inputs.std(dim=0)
     delta = examples.advantage.double()
@@ -95,18 +98,52 @@ def test_a_share_of_the_steps_is_escalated(folder: Path, tmp_path: Path) -> None
     examples = load(folder, 3, **PAIR)
     with torch.no_grad():
         predicted = head.values(examples.states, examples.means).numpy()
-    for share in (0, 10, 30, 50, 100):
+    for share in (10, 30, 50, 90):
         assert float((predicted >= thresholds[share]).mean()) == pytest.approx(share / 100, abs=0.07)
     file = tmp_path / "router.safetensors"
     head.save(file)
     engine: Any = ScriptedEngine([])
     router: Any = make_router(f"arbitrage:{file},escalate=0.305")
     assert thresholds[31] <= router._limit(engine) <= thresholds[30]
+    limits = [make_router(f"arbitrage:{file},escalate={share}")._limit(engine) for share in (0, 1)]  # type: ignore[attr-defined]
+    assert limits == [math.inf, -math.inf], "none and all, whatever comes"
     assert make_router(f"arbitrage:{file},threshold=0.7")._limit(engine) == 0.7  # type: ignore[attr-defined]
     with pytest.raises(UsageError, match="not both"):
         make_router(f"arbitrage:{file},threshold=0.7,escalate=0.2")
     with pytest.raises(UsageError, match=r"escalate must be in \[0, 1\]"):
         make_router(f"arbitrage:{file},escalate=30")
+
+
+def test_a_routers_file_is_of_one_pair(folder: Path, tmp_path: Path) -> None:
+    head, _ = train_router(folder, (3,), model="small", target="large")
+    file, value = tmp_path / "router.safetensors", tmp_path / "value.safetensors"
+    head.save(file)
+    replace(head, about={}).save(value)
+    engines = [SimpleNamespace(name=name) for name in ("small", "large", "huge")]
+    check = make_router(f"arbitrage:{file}").check  # type: ignore[attr-defined]
+    check(engines[0], engines[1])
+    with pytest.raises(UsageError, match="was trained for small and large, not for huge"):
+        check(engines[0], engines[2])
+    with pytest.raises(UsageError, match="reads states of small, and the model is large"):
+        check(engines[1], engines[2])
+    with pytest.raises(UsageError, match="is no router"):
+        make_router(f"arbitrage:{value}").check(engines[0], engines[1])  # type: ignore[attr-defined]
+
+
+def test_predictions_are_of_fits_that_did_not_see_the_problem() -> None:
+    """Each problem has a difference of its own, and states that say which problem it is: all that could be known of it
+    is in its own steps."""
+    generator = torch.Generator().manual_seed(1)
+    problem = torch.arange(40).repeat_interleave(8)
+    states = torch.randn(40, 48, generator=generator)[problem] + 0.01 * torch.randn(320, 48, generator=generator)
+    delta = torch.randn(40, generator=generator)[problem]
+    names = tuple(f"p{i}" for i in range(40))
+    examples = Examples(states, states, torch.zeros(320), delta, problem, names)
+    fits = partial(fit_ridge, penalty=1e-3, model="small", layer=3)
+    seen = fits(examples).logits(states, states)[0]
+    unseen = cross_validated(examples, fits)
+    assert float(torch.corrcoef(torch.stack([seen, delta]))[0, 1]) > 0.95
+    assert abs(float(torch.corrcoef(torch.stack([unseen, delta]))[0, 1])) < 0.4
 
 
 def test_gain() -> None:

@@ -9,6 +9,7 @@ head on the draft model's own hidden states (``reason train router``), so that p
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -17,7 +18,7 @@ from reason.route.router import Author, Drafted, Rewrite
 from reason.route.shipped import shipped_router
 from reason.types import Completion, Engine
 from reason.verifiers.recording import Recording, recording_for
-from reason.verifiers.value_head import HeadVerifier
+from reason.verifiers.value_head import HeadVerifier, short_name
 
 __all__ = ["Arbitrage"]
 
@@ -48,9 +49,19 @@ class Arbitrage:
             raise UsageError("give a threshold or a share to escalate, not both")
 
     def check(self, draft: Engine, target: Engine) -> None:
-        """Raises UsageError where none comes with the package for the pair."""
+        """Raises UsageError where the file is of another pair, or none comes with the package for this one."""
         if not self.head:
-            shipped_router(draft.name, target.name)
+            self._made[draft.name] = HeadVerifier(head=str(shipped_router(draft.name, target.name)))
+            return
+        head = self._verifier(draft).find(draft)
+        trained_for = head.about.get("target")
+        if not isinstance(trained_for, str):
+            raise UsageError(f"{self.head} is no router: `reason train router` makes one")
+        if short_name(trained_for) != short_name(target.name):
+            raise UsageError(
+                f"the router {self.head} was trained for {head.model} and {trained_for}, not for {target.name}: train "
+                "one for this pair with `reason train router`"
+            )
 
     def recording(self, draft: Engine) -> Recording:
         """Raises UsageError where the head is another model's, or is not calibrated to shares."""
@@ -63,12 +74,16 @@ class Arbitrage:
         return await rewrite() if advantage >= self._limit(drafted.draft) else None
 
     def _verifier(self, draft: Engine) -> HeadVerifier:
-        file = self.head or str(shipped_router(draft.name))
-        return self._made.setdefault(file, HeadVerifier(head=file))
+        """``check`` comes first where no file is named."""
+        if self.head:
+            return self._made.setdefault(draft.name, HeadVerifier(head=self.head))
+        return self._made[draft.name]
 
     def _limit(self, draft: Engine) -> float:
         if self.escalate is None:
             return 0.5 if self.threshold is None else self.threshold
+        if self.escalate in (0, 1):  # whatever was seen when the thresholds were taken
+            return -math.inf if self.escalate else math.inf
         thresholds = self._verifier(draft).find(draft).about.get("thresholds")
         if not isinstance(thresholds, list) or len(thresholds) < 2:
             raise UsageError(f"{self.head} was not calibrated to shares of steps: give a threshold instead of escalate")

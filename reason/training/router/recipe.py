@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from reason.errors import UsageError
 from reason.training.router.explore import Examples, load
 from reason.training.router.ridge import calibrated, fit_ridge
 from reason.training.value.fit import calibration
 from reason.training.value.metrics import auc
-from reason.training.value.recipe import hashed, whole_parts
+from reason.training.value.recipe import hashed, part
 from reason.verifiers.value_head import ValueHead
 
 if TYPE_CHECKING:
@@ -28,9 +29,18 @@ if TYPE_CHECKING:
 
     F64 = npt.NDArray[np.float64]
 
-__all__ = ["PENALTIES", "SHARES", "RouterFigures", "RouterTried", "cross_validated", "gain", "train_router"]
+__all__ = [
+    "PENALTIES",
+    "SHARES",
+    "RouterFigures",
+    "RouterTried",
+    "cross_validated",
+    "gain",
+    "kept_for_figures",
+    "train_router",
+]
 
-PENALTIES = (1e3, 3e3, 1e4)
+PENALTIES = (0.6, 2.0, 6.0, 20.0)
 FOLDS = 6
 
 SHARES = tuple(i / 100 for i in range(101))
@@ -93,7 +103,7 @@ def train_router(
     counts: dict[str, int] = {}
     for layer in layers:
         examples = load(folder, layer, draft=model, target=target)
-        tests = [p == 2 for p in whole_parts(examples.names)]
+        tests = kept_for_figures(examples.names)
         counts = {"training": tests.count(False), "test": tests.count(True)}
         learning, test = (
             examples.of_problems(i for i, of_test in enumerate(tests) if of_test is wanted) for wanted in (False, True)
@@ -112,6 +122,18 @@ def train_router(
     best = max(tried, key=lambda one: -2.0 if one.chosen_by != one.chosen_by else one.chosen_by)
     said = {**(about or {}), **best.head.about, "target": target, "penalty": best.penalty, "problems": counts}
     return replace(best.head, about=said), tried
+
+
+def kept_for_figures(problems: Sequence[str]) -> list[bool]:
+    """Of each problem's id whether it is kept for the figures, the same as by ``reason train value``.
+
+    Raises:
+        UsageError: there are too few problems for both parts.
+    """
+    tests = [number == 2 for number in part(problems)]
+    if all(tests) or not any(tests):
+        raise UsageError(f"{len(tests)} problems leave none to {'train' if any(tests) else 'test'} with: take more")
+    return tests
 
 
 def cross_validated(examples: Examples, fits: Callable[[Examples], ValueHead]) -> torch.Tensor:

@@ -1,12 +1,12 @@
 """Ridge regression of Δ on the draft model's states, as a value head.
 
-    minimise  sum_steps (Δ - w . x - v . z - b)^2 + penalty (|w|^2 + |v|^2)
+    minimise  mean_steps (Δ - w . x - v . z - b)^2 + penalty (|w|^2 + |v|^2)
 
 x is the state that the drafted step's last token is drawn from, z the mean over the solution so far, both scaled to
 deviation 1. The head's value is P(Δ > 0) by Platt's calibration, which keeps the order.
 
-The paper's cross-entropy on I[Δ > 0] lets a step that the target makes right count as much as one that it improves by a
-hair; by regression the same share of escalated steps gained more (docs/routing.md).
+Departure: the paper fits a network to I[Δ > 0] by cross-entropy, where a step that the target improves by a hair counts
+as much as one that it makes right. What both came to is in docs/log.md.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ def fit_ridge(examples: Examples, penalty: float, *, model: str, layer: int) -> 
     """A head whose logits are the regression's; it is not calibrated yet.
 
     Args:
-        penalty: of the weights.
+        penalty: of the weights, a step.
         model, layer: whose states they are.
     """
     x, z = (_Scaled(each) for each in (examples.states, examples.means))
     inputs = torch.cat([x.of(examples.states), z.of(examples.means)], dim=1).double()
     delta = examples.advantage.double()
-    gram = inputs.T @ inputs + penalty * torch.eye(inputs.shape[1], dtype=torch.float64)
+    gram = inputs.T @ inputs + penalty * len(delta) * torch.eye(inputs.shape[1], dtype=torch.float64)
     weights = torch.linalg.solve(gram, inputs.T @ (delta - delta.mean())).float()
     size = examples.states.shape[1]
     tensors = {
@@ -54,11 +54,12 @@ def calibrated(head: ValueHead, platt: torch.Tensor) -> ValueHead:
         platt: scale and shift, [2].
     """
     weights = dict(head.weights)
-    # Files keep weights in float16, whose least numbers are near those of a strong penalty.
-    times = 1.0 / weights["out.weight"].abs().amax().clamp(min=1e-12)
-    for name in ("out.weight", "out.bias", "pool.weight"):
-        weights[name] = weights[name] * times
-    weights["calibration"] = torch.stack([platt[0] / times, platt[1]])
+    # Files keep weights in float16: the largest becomes 1, and what is constant goes into the shift, which is exact.
+    largest = torch.cat([weights["out.weight"], weights["pool.weight"]]).abs().amax().clamp(min=1e-12)
+    for name in ("out.weight", "pool.weight"):
+        weights[name] = weights[name] / largest
+    weights["calibration"] = torch.stack([platt[0] * largest, platt[1] + platt[0] * weights["out.bias"][0]])
+    weights["out.bias"] = torch.zeros(1)
     return replace(head, weights=weights)
 
 

@@ -83,7 +83,7 @@ def whole_parts(problems: Sequence[str]) -> list[int]:
     """
     found = part(problems)
     if missing := [name for number, name in enumerate(("train", "stop", "test")) if number not in found]:
-        raise UsageError(f"{len(problems)} problems leave none to {missing[0]} with; take at least 20")
+        raise UsageError(f"{len(problems)} problems leave none to {missing[0]} with: take more")
     return found
 
 

@@ -4,6 +4,6 @@ from __future__ import annotations
 
 from reason.verifiers.value_head.head import ValueHead
 from reason.verifiers.value_head.shipped import SHIPPED, find_shipped
-from reason.verifiers.value_head.verifier import HeadVerifier
+from reason.verifiers.value_head.verifier import HeadVerifier, short_name
 
-__all__ = ["SHIPPED", "HeadVerifier", "ValueHead", "find_shipped"]
+__all__ = ["SHIPPED", "HeadVerifier", "ValueHead", "find_shipped", "short_name"]

@@ -25,7 +25,7 @@ from reason.verifiers.remembered import Remembered
 from reason.verifiers.value_head.head import ValueHead
 from reason.verifiers.value_head.shipped import SHIPPED, find_shipped
 
-__all__ = ["HeadVerifier"]
+__all__ = ["HeadVerifier", "short_name"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +77,7 @@ class HeadVerifier:
 
     def _read(self, engine: Engine) -> ValueHead:
         head = _open(self.head)
-        if _short(head.model) != _short(engine.name):
+        if short_name(head.model) != short_name(engine.name):
             raise UsageError(f"the value head {self.head} reads states of {head.model}, and the model is {engine.name}")
         return head
 
@@ -214,6 +214,6 @@ def _read(file: FilePath, changed: int, size: int) -> ValueHead:
     return ValueHead.load(file)
 
 
-def _short(model: str) -> str:
+def short_name(model: str) -> str:
     """A model's name without the folder or owner that it was given with."""
     return FilePath(model).name.lower().removesuffix(".gguf")
