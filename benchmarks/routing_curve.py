@@ -1,0 +1,181 @@
+"""The table and the curve of docs/routing.md, from what `reproduce.py routing routing-latency` left.
+
+python benchmarks/routing_curve.py OUT --plot docs/routing.svg
+
+Differences in accuracy and ratios of seconds are paired by problem. What is not measured yet is left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import NamedTuple
+
+from reason.report.compare import accuracy_difference
+from reason.report.results import ProblemResult, ResultsFolder
+from reason.report.statistics import Interval, mean_with_interval, ratio_interval, wilson_interval
+
+PAIRED = (("0.1", "0.05", "5.9"), ("0.3", "0.15", "6.2"), ("0.5", "0.3", "6.4"))  # thresholds of about one share
+
+
+class Route(NamedTuple):
+    """What was measured of one; of its latency, maybe nothing."""
+
+    name: str
+    folder: Path
+    results: dict[str, ProblemResult]
+    timed: dict[str, ProblemResult]
+
+    @property
+    def family(self) -> str:
+        return self.name.partition("-")[0]
+
+    @property
+    def accuracy(self) -> float:
+        return sum(result.correct for result in self.results.values()) / len(self.results)
+
+    @property
+    def interval(self) -> Interval:
+        return wilson_interval(sum(result.correct for result in self.results.values()), len(self.results))
+
+    @property
+    def escalated(self) -> float:
+        """The share of the steps."""
+        routed = sum(result.usage["routed_steps"] for result in self.results.values())
+        return sum(result.usage["escalated_steps"] for result in self.results.values()) / max(1, routed)
+
+    @property
+    def large_tokens(self) -> float:
+        """Written by the large model, dropped ones included, a problem."""
+        spent = [result.usage for result in self.results.values()]
+        return sum(usage["policy_tokens"] - usage["draft_model_tokens"] for usage in spent) / len(spent)
+
+    @property
+    def seconds(self) -> list[float]:
+        """Each timed problem's."""
+        return [self.timed[name].usage["seconds"] for name in sorted(self.timed)]
+
+
+def read_routes(out: Path) -> dict[str, Route]:
+    routes = {}
+    for folder in sorted((out / "routing").glob("accuracy-*")):
+        name = folder.name.removeprefix("accuracy-")
+        results = ResultsFolder(folder).results()
+        latency = out / "routing-latency" / f"latency-{name}"
+        timed = ResultsFolder(latency).results() if latency.is_dir() else {}
+        routes[name] = Route(name, folder, results, timed)
+    most = max((len(route.results) for route in routes.values()), default=0)
+    most_timed = max((len(route.timed) for route in routes.values()), default=0)
+    return {
+        name: route._replace(timed=route.timed if len(route.timed) == most_timed else {})
+        for name, route in routes.items()
+        if most and len(route.results) == most
+    }
+
+
+def table(routes: dict[str, Route]) -> str:
+    lines = [
+        "| route | steps escalated | tokens of the large model | accuracy | against `never` | seconds, one at a time |",
+        "|---|---:|---:|---:|---|---|",
+    ]
+    for route in sorted(routes.values(), key=lambda route: (route.accuracy, route.large_tokens)):
+        difference = ""
+        if "never" in routes and route.name != "never":
+            found = accuracy_difference(route.folder, routes["never"].folder)
+            low, high = found.interval
+            difference = f"{100 * found.difference:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]"
+        seconds = ""
+        if route.timed:
+            spent = mean_with_interval(route.seconds)
+            seconds = f"{spent.mean:.1f} [{spent.interval.low:.1f}, {spent.interval.high:.1f}]"
+        share = "" if route.name == "always" else f"{100 * route.escalated:.1f}%"
+        lines.append(
+            f"| `{route.name}` | {share} | {route.large_tokens:.0f} | {100 * route.accuracy:.1f}% | {difference} "
+            f"| {seconds} |"
+        )
+    return "\n".join(lines)
+
+
+def against(a: Route, b: Route) -> str:
+    found = accuracy_difference(a.folder, b.folder)
+    low, high = found.interval
+    line = f"{a.name} over {b.name}: {100 * found.difference:+.1f} points [{100 * low:+.1f}, {100 * high:+.1f}], "
+    line += f"{a.large_tokens / max(1e-9, b.large_tokens):.2f} of its large tokens"
+    if a.timed and a.timed.keys() == b.timed.keys():
+        ratio = ratio_interval(a.seconds, b.seconds)
+        within = f" [{ratio.low:.2f}, {ratio.high:.2f}]" if ratio else ""
+        line += f", {sum(a.seconds) / sum(b.seconds):.2f}{within} of its seconds"
+    return line
+
+
+def plot(routes: dict[str, Route], file: Path) -> None:
+    """Accuracy, with its interval, against the large model's tokens and against seconds; a line a router."""
+    from matplotlib import rcParams
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import PercentFormatter
+
+    rcParams["svg.fonttype"] = "none"
+    rcParams["svg.hashsalt"] = "reason"
+    timed = [route for route in routes.values() if route.timed]
+    panels = {"tokens of the large model, a problem": {name: route.large_tokens for name, route in routes.items()}}
+    if timed:
+        panels["seconds, one problem at a time"] = {
+            route.name: sum(route.seconds) / len(route.seconds) for route in timed
+        }
+    figure = Figure(figsize=(4.8 * len(panels), 4.2), layout="constrained")
+    families: dict[str, list[Route]] = {}
+    for route in routes.values():
+        families.setdefault("one model" if route.family in ("never", "always") else route.family, []).append(route)
+    axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    for axis, (label, costs) in zip(axes, panels.items(), strict=True):
+        for number, (family, members) in enumerate(sorted(families.items())):
+            drawn = sorted((route for route in members if route.name in costs), key=lambda route: costs[route.name])
+            axis.errorbar(
+                [costs[route.name] for route in drawn],
+                [route.accuracy for route in drawn],
+                yerr=[
+                    [route.accuracy - route.interval.low for route in drawn],
+                    [route.interval.high - route.accuracy for route in drawn],
+                ],
+                label=family,
+                marker="osD^v"[number % 5],
+                color=f"C{number}",
+                linestyle="none" if family == "one model" else "-",
+                capsize=3,
+                elinewidth=0.6,
+                alpha=0.9,
+            )
+        axis.set_xlabel(label)
+        axis.grid(visible=True, alpha=0.25)
+        for side in ("top", "right"):
+            axis.spines[side].set_visible(False)
+    axes[0].set_ylabel("accuracy")
+    axes[0].yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(families), frameon=False)
+    figure.savefig(file, metadata={"Date": None} if file.suffix == ".svg" else None)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", type=Path, help="of reproduce.py")
+    parser.add_argument("--plot", type=Path, metavar="FILE")
+    arguments = parser.parse_args()
+    routes = read_routes(arguments.out)
+    if not routes:
+        parser.error(f"{arguments.out} has no routing/accuracy-*: run `reproduce.py routing` with this --out first")
+    print(table(routes), end="\n\n")
+    for share, *others in PAIRED:
+        ours = routes.get(f"arbitrage-{share}")
+        for family, threshold in zip(("reward", "judge"), others, strict=True):
+            other = routes.get(f"{family}-{threshold}")
+            if ours and other:
+                print(against(ours, other))
+    if "always" in routes:
+        print(*(against(route, routes["always"]) for name, route in routes.items() if name != "always"), sep="\n")
+    if arguments.plot is not None:
+        plot(routes, arguments.plot)
+
+
+if __name__ == "__main__":
+    main()
