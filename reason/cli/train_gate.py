@@ -19,7 +19,14 @@ if TYPE_CHECKING:
 
 __all__ = ["gate"]
 
-_GATES = "separability,separability:variant=mean,separability:variant=bottom-20%,logprob,self-certainty,judge"
+_GATES = (
+    "separability",
+    "separability:variant=mean",
+    "separability:variant=bottom-20%",
+    "logprob",
+    "self-certainty",
+    "judge",
+)
 
 
 @exit_on_error()
@@ -27,8 +34,12 @@ def gate(
     task: Annotated[str, typer.Argument(help="Problems to calibrate on, e.g. gsm8k-train; never those of a test.")],
     precision: Annotated[float, typer.Option(min=0, max=1, help="Wanted of the answers that pass.")] = 0.9,
     gates: Annotated[
-        str, typer.Option(help="Verifiers to try, with commas between them, and semicolons within one.")
-    ] = _GATES,
+        str | None,
+        typer.Option(
+            help="Verifiers to try, with commas between them, and semicolons within one.",
+            show_default=f"{','.join(_GATES)}, and head where the package has one for the model",
+        ),
+    ] = None,
     samples: Annotated[int, typer.Option(min=1, help="Also try the agreement of so many solutions; 1 does not.")] = 4,
     max_tokens: Annotated[int, typer.Option(min=1, help="Of a solution, at most.")] = 512,
     out: Annotated[
@@ -63,8 +74,9 @@ def gate(
     from reason.training.gates import GateRecorder
     from reason.verifiers import make_verifier
     from reason.verifiers.probes import probes_of
+    from reason.verifiers.value_head import find_shipped
 
-    names = [name.strip() for name in gates.split(",") if name.strip()]
+    names = _GATES if gates is None else [name.strip() for name in gates.split(",") if name.strip()]
     made = {name: make_verifier(name.replace(";", ",")) for name in names}
     check_for_learning(task)
     loaded = load_task(task, data=data, limit=limit, offset=offset)
@@ -73,6 +85,8 @@ def gate(
     with Solver(
         model, device=device, dtype=dtype, quantize=quantize, kv_tokens=kv_tokens, threads=threads, draft=draft
     ) as solver:
+        if gates is None and find_shipped(solver.engine.name) is not None:
+            made["head"] = make_verifier("head")
         probes_of(made.values(), solver.engine)  # where there is no head for the model it is said now
         recorder = GateRecorder(made, folder / "scores")
         common: dict[str, Any] = {

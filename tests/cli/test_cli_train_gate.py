@@ -54,6 +54,29 @@ def test_thresholds(
     assert "use it: --plan speceyes:gate=" in again.stdout
 
 
+def test_the_model_s_own_head_is_tried(
+    reason: Reason, tiny_model: Path, problems: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from reason.models import catalogue
+    from reason.verifiers.value_head import shipped
+    from tests.engine.test_engine_value_head import random_head
+
+    command = ["train", "gate", str(problems), "-m", str(tiny_model), "--threads", "1", "--max-tokens", "4", "--json"]
+    command += ["--limit", "4", "--samples", "1", "--dtype", "float32", "--kv-tokens", "4096"]
+
+    def recorded(out: str) -> set[str]:
+        result = reason(*command, "--out", str(tmp_path / out))
+        assert result.exit_code in (0, 2), result.output  # 2: a random model may give no answer to calibrate on
+        return {name for file in (tmp_path / out / "scores").iterdir() for name in json.loads(file.read_bytes())}
+
+    without = recorded("without")
+    assert "judge" in without
+    monkeypatch.setattr(catalogue, "known_name", lambda name: "tiny")
+    monkeypatch.setitem(shipped.SHIPPED, "tiny", "tiny.safetensors")
+    monkeypatch.setattr(shipped, "_load", lambda file: random_head(0))
+    assert recorded("with") == without | {"head"}
+
+
 def test_mistakes(reason: Reason, problems: Path) -> None:
     result = reason("train", "gate", str(problems), "--gates", "logprob,seperability")
     assert result.exit_code == 2
