@@ -25,7 +25,7 @@ from typing import Any
 import torch
 from gpu_attention import kernels
 from gpu_bench import FULL, QUICK, Bench, Table
-from gpu_host import host
+from gpu_host import host, tables
 
 from reason.runtime.forest import Branch
 from reason.runtime.kv_pool import KVPool
@@ -223,6 +223,7 @@ PARTS: dict[str, tuple[str, Callable[[Bench], Table]]] = {
     "kernels": ("Attention of one layer", kernels),
     "decode": ("One decode iteration", decode),
     "host": ("An iteration of the engine, and what of it the device waits for", host),
+    "tables": ("STAND's table", tables),
     "sharing": ("KV shared and not", sharing),
     "speculation": ("Forward times, and the goodput rule's choice", speculation),
     "exactness": ("Exactness", exactness),
@@ -265,26 +266,26 @@ def main() -> None:
         "copy bandwidth GB/s": bench.bandwidth / 1e9,
         "quick": args.quick,
     }
-    tables: dict[str, Table] = {}
+    results: dict[str, Table] = {}
     failed = False
     for part in args.parts:
         started = time.perf_counter()
         if started - began > args.seconds:
-            tables[part] = [{"skipped": f"{args.seconds:.0f} seconds had passed"}]
+            results[part] = [{"skipped": f"{args.seconds:.0f} seconds had passed"}]
             continue
         try:
-            tables[part] = PARTS[part][1](bench)
+            results[part] = PARTS[part][1](bench)
         except Exception as error:  # the other parts are still worth having
             traceback.print_exc()
-            tables[part] = [{"failed": f"{type(error).__name__}: {error}"}]
+            results[part] = [{"failed": f"{type(error).__name__}: {error}"}]
             failed = True
         machine[f"{part} s"] = time.perf_counter() - started
         for suffix, text in (
-            (".json", json.dumps({"machine": machine, "tables": tables}, indent=2)),
-            (".md", markdown(machine, tables)),
+            (".json", json.dumps({"machine": machine, "tables": results}, indent=2)),
+            (".md", markdown(machine, results)),
         ):
             args.out.with_suffix(suffix).write_text(text, encoding="utf-8")  # after each part: a limit may come
-    print(markdown(machine, tables))
+    print(markdown(machine, results))
     raise SystemExit(failed)
 
 

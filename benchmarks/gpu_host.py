@@ -1,12 +1,14 @@
-"""What an iteration of the engine costs the host, and how much of it the device has to wait for."""
+"""What an iteration of the engine costs the host, how much of it the device has to wait for, and what is done there."""
 
 from __future__ import annotations
 
+import functools
 import statistics
 import time
 from collections.abc import Sequence
 from typing import Any, cast
 
+import numpy as np
 import torch
 from gpu_bench import FULL, Bench, Table
 
@@ -16,6 +18,9 @@ from reason.engine.loop import EngineLoop
 from reason.runtime.device_laws import Laws
 from reason.runtime.runner import ModelRunner
 from reason.runtime.sampler import Draw
+from reason.speculate.draft import CONTEXT, TOP, Rows
+from reason.speculate.sources.stand import Stand
+from reason.speculate.tables import StandTable, look_ahead
 from reason.types import Completion, Request, Sampling
 
 SAMPLING = Sampling(temperature=0.8)
@@ -77,3 +82,42 @@ def draw_seconds(bench: Bench, runner: ModelRunner, count: int) -> float:
     logits = bench.random(count, runner.vocab_size)
     draws = [Draw(row, 0, row, 0, SAMPLING) for row in range(count)]
     return bench.seconds(lambda: Laws(logits, draws).draw())
+
+
+@torch.inference_mode()
+def tables(bench: Bench) -> Table:
+    """STAND's table of a forward's rows: learning them and looking ahead behind each, on the device (*launching* is the
+    host's part of it) and on the host, which looks at the rows' own places alone."""
+    table: Table = []
+    rng = np.random.default_rng(0)
+    capacity = 400_000 if bench.scale is FULL else 1024
+    for rows in sorted({bench.sized(n) for n in (64, 256, 1024)}):
+        on_host = Stand(capacity=capacity)
+        on_device = StandTable(bench.device, on_host.orders, capacity)
+        contexts = rng.zipf(1.3, (rows, CONTEXT)) % 50_000
+        tokens = rng.integers(0, 50_000, (rows, TOP))
+        probabilities = np.sort(rng.dirichlet(np.ones(TOP), rows), axis=1)[:, ::-1].copy()
+        at, likeliest, likely = (torch.from_numpy(n).to(bench.device) for n in (contexts, tokens, probabilities))
+        counted = torch.ones(rows, dtype=torch.bool, device=bench.device)
+        launch = functools.partial(learn_and_look, on_device, at, likeliest, likely, counted)
+        device = bench.seconds(launch)
+        bench.synchronize()
+        began = time.perf_counter()
+        launch()
+        launching = time.perf_counter() - began
+        states = [tuple(context) for context in contexts.tolist()]
+        began = time.perf_counter()
+        on_host.observe(Rows(contexts, tokens, probabilities))
+        for state in states:
+            on_host.distribution(state)
+        host_seconds = time.perf_counter() - began
+        row = {"rows": rows, "device ms": 1e3 * device, "launching ms": 1e3 * launching, "host ms": 1e3 * host_seconds}
+        table.append(row)
+    return table
+
+
+def learn_and_look(
+    table: StandTable, at: torch.Tensor, tokens: torch.Tensor, probabilities: torch.Tensor, counted: torch.Tensor
+) -> list[torch.Tensor]:
+    table.observe(at, tokens, probabilities, counted)
+    return look_ahead(table, at)

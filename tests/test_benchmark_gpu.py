@@ -27,7 +27,7 @@ def test_the_gpu_benchmark_runs_on_tiny_shapes(tmp_path: Path) -> None:
     )
     assert result.returncode == 0, result.stderr[-4000:]
     tables = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))["tables"]
-    assert list(tables) == ["kernels", "decode", "host", "sharing", "speculation", "exactness"]
+    assert list(tables) == ["kernels", "decode", "host", "tables", "sharing", "speculation", "exactness"]
     assert all(row["kernels"] and row["error"] < 1e-4 for row in tables["kernels"])
     assert {row["branches"] for row in tables["decode"]} == {1, 4}
     assert all(0.0 < row["exposed ms"] < row["ms"] for row in tables["host"])

@@ -22,8 +22,11 @@ from reason.runtime.grammar import Grammar
 from reason.runtime.processors import NOTHING_POSSIBLE, change_row, needs_processing
 from reason.runtime.sampler import TopRows
 from reason.runtime.transfer import Fetch, send
+from reason.speculate.draft import CONTEXT
 from reason.speculate.rules import Rule, Verdict, follow
 from reason.speculate.rules.batched import decide, verdict_of
+from reason.speculate.speculator import contexts
+from reason.speculate.tables import Ahead, Table, look_ahead
 from reason.types import TokenLogprobs
 
 __all__ = ["DeviceVerification"]
@@ -41,6 +44,7 @@ class DeviceVerification:
         rule: verifies the drafts; None where nothing is ever drafted.
         beside: what else is fetched with it, see ``wait``.
         learns: whether ``tops`` is wanted, the likeliest tokens of the rows drawn from, for draft sources.
+        tables: learn the rows where they are, and say what may come behind them: the drawings' ``ahead``.
         whole: looks at whole rows, see ``Laws``.
     """
 
@@ -53,6 +57,7 @@ class DeviceVerification:
         beside: Sequence[torch.Tensor] = (),
         *,
         learns: bool = False,
+        tables: Sequence[Table] = (),
         whole: bool = False,
     ) -> None:
         self.tops: list[TopRows] = []
@@ -72,7 +77,8 @@ class DeviceVerification:
                 if own:
                     name = rule.name if rule is not None and rejects else None
                     rows = _changed_rows(logits, own, self._errors) if changed else None
-                    self._batches.append(_Batch(logits, own, name, raw, rows, learns=learns, whole=whole))
+                    batch = _Batch(logits, own, name, raw, rows, learns=learns, tables=tables, whole=whole)
+                    self._batches.append(batch)
         recorded = [] if raw is None else [raw.numbers, raw.top_tokens, raw.top_logprobs]
         self._fetch = Fetch([*beside, *recorded, *(result for batch in self._batches for result in batch.results)])
 
@@ -112,6 +118,7 @@ class _Batch:
         raw: what log-probabilities are read from, where any are recorded.
         changed: the rows to draw from instead, [nodes, vocab], node after node; None: the forward's.
         learns: whether the likeliest tokens of the rows are wanted.
+        tables: see ``DeviceVerification``. They do not learn changed rows.
     """
 
     def __init__(
@@ -123,11 +130,13 @@ class _Batch:
         changed: torch.Tensor | None,
         *,
         learns: bool,
+        tables: Sequence[Table],
         whole: bool,
     ) -> None:
         self._drawings = drawings
         self._rule = rule
         self._learns = learns and changed is None
+        self._tables = [table.name for table in tables]
         draws = [draw for drawing in drawings for draw in drawing.draws()]
         self._kinds = [(draw.sampling.temperature, draw.row) for draw in draws]
         if changed is not None:
@@ -142,6 +151,15 @@ class _Batch:
             decisions = decide(rule, laws, trees, coins)
             tokens, outcomes = decisions.tokens, [decisions.outcomes]
         self.results = [tokens, laws.possible, laws.undecided, *outcomes, *(laws.likeliest() if self._learns else ())]
+        if tables:
+            found = np.array([context for drawing in drawings for context in _contexts(drawing)], dtype=np.int64)
+            sent = send(np.concatenate([found, _firsts(self._kinds)[:, None]], axis=1), logits.device)
+            at, counted = sent[:, :-1], sent[:, -1] > 0
+            if changed is None:
+                for table in tables:
+                    table.observe(at, *laws.likeliest(), counted)
+            ends = torch.cat([at[:, 1:], tokens[:, None]], dim=1)
+            self.results += [said for table in tables for said in look_ahead(table, ends)]
         if raw is not None:
             places = np.concatenate([_places(drawing) for drawing in drawings], axis=1)
             rows, parents, drafted = send(places, logits.device)
@@ -154,6 +172,7 @@ class _Batch:
         outcomes = None if self._rule is None else next(arrived).tolist()
         if self._learns:
             self._likeliest = next(arrived).numpy(), next(arrived).numpy()
+        ahead = [(name, Ahead(*(next(arrived).numpy() for _ in range(3)))) for name in self._tables]
         bonus, drafted = (next(arrived).tolist(), next(arrived).tolist()) if recorded is not None else ([], [])
         open_ones: list[Drawing] = []
         begin = 0
@@ -174,8 +193,11 @@ class _Batch:
                     errors.setdefault((drawing, node), UsageError(NOTHING_POSSIBLE))
             if any(undecided[begin + node] for node in walked):
                 open_ones.append(drawing)
-            elif recorded is not None and (kind := recorded_of(drawing.job.request)) is not None:
-                nodes = (0, *drawing.verdict.accepted)
+                begin = end
+                continue
+            nodes = (0, *drawing.verdict.accepted)
+            drawing.ahead = {name: Ahead(*(part[begin + nodes[-1]] for part in said)) for name, said in ahead}
+            if recorded is not None and (kind := recorded_of(drawing.job.request)) is not None:
                 values = [*(drafted[begin + node] for node in nodes[1:]), bonus[begin + nodes[-1]]]
                 drawing.logprobs = [
                     recorded.of(drawing.rows[node], value, *kind) for node, value in zip(nodes, values, strict=True)
@@ -213,6 +235,18 @@ class _Recorded:
         tops = self._tops[row][:top]
         _, entropy, certainty = self._numbers[row]
         return TokenLogprobs(logprob, tops, entropy, certainty) if statistics else TokenLogprobs(logprob, tops)
+
+
+def _contexts(drawing: Drawing) -> list[list[int]]:
+    """The tokens before each node's draw, the node's own the last."""
+    request, generated = drawing.job.request, drawing.job.generated
+    return contexts((*request.prefix[-CONTEXT:], *generated[-CONTEXT:]), drawing.tree)
+
+
+def _firsts(kinds: Sequence[tuple[float, int]]) -> npt.NDArray[np.int64]:
+    """1 for the first draw of each temperature and row, 0 for those that draw from it again, [draws]."""
+    firsts = {kind: number for number, kind in reversed(list(enumerate(kinds)))}
+    return np.array([firsts[kind] == number for number, kind in enumerate(kinds)], dtype=np.int64)
 
 
 def _places(drawing: Drawing) -> npt.NDArray[np.int64]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import functools
 import time
 import warnings
-from collections.abc import Callable, Iterable, Sequence
-from typing import Concatenate, ParamSpec
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Concatenate, NamedTuple, ParamSpec
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from reason.runtime.sampler import TopRows
 from reason.speculate.draft import Rows, Stream
 from reason.speculate.rules import SeededCoins, Verdict
 from reason.speculate.speculator import Drafts, Speculator, contexts
+from reason.speculate.tables import Ahead, Table
 from reason.types import Request
 
 __all__ = ["Drafting", "JobDraft"]
@@ -40,6 +41,13 @@ class JobDraft:
         """What node ``node`` is claimed beyond."""
         parent = self.tree.parents[node]
         return self.claims[parent - 1] if parent else branch
+
+
+class _AheadAt(NamedTuple):
+    """What tables say of a request's path with so many tokens generated."""
+
+    generated: int
+    said: Mapping[str, Ahead]
 
 
 Guarded = Callable[Concatenate["Drafting", P], None]
@@ -74,6 +82,8 @@ class Drafting:
         self._drafts: Drafts | None = None
         self._trees: dict[GenerateJob, JobDraft] = {}
         self._contexts: dict[int, list[int]] = {}  # by row of logits
+        self._ahead: dict[GenerateJob, _AheadAt] = {}
+        self._paused = False
         self._branches = 0
         self._accepted = 0
         self._seconds = 0.0  # of this iteration, beside the forward and drawing
@@ -106,6 +116,7 @@ class Drafting:
                 if (place + 1) * most > spare:
                     stream.room = 0
         self._drafts = self.speculator.draft(streams) if streams else None
+        self._paused = bool(streams) and self._drafts is None
         if self._drafts is not None:
             for index, job in enumerate(jobs):
                 size = len(self._drafts.trees[index])
@@ -117,7 +128,17 @@ class Drafting:
     @property
     def learns(self) -> bool:
         """Whether this iteration's rows are looked at; where drafting pauses they are not."""
-        return self._drafts is not None
+        return self._drafts is not None and self.speculator.source.reads_rows
+
+    @property
+    def tables(self) -> Sequence[Table]:
+        """What learns this iteration's rows on the device, and is asked there what may come behind them."""
+        return () if self.failed or self._paused else self.speculator.source.tables
+
+    def note_ahead(self, job: GenerateJob, ahead: Mapping[str, Ahead]) -> None:
+        """What the tables say beyond a request's end as it is now."""
+        if self.tables and not job.done:
+            self._ahead[job] = _AheadAt(len(job.generated), ahead)
 
     def claims(self, job: GenerateJob) -> Sequence[Branch]:
         """What holds the KV of a job's draft nodes."""
@@ -132,10 +153,10 @@ class Drafting:
     @_guarded
     def note_rows(self, job: GenerateJob, rows: Sequence[int]) -> None:
         """Which rows of logits belong to a branch's last token and to its draft nodes."""
-        if self._drafts is None:
+        if not self.learns:
             return
         draft = self._trees.get(job)
-        for row, context in zip(rows, contexts(self._streams[job], draft.tree if draft else None), strict=True):
+        for row, context in zip(rows, contexts(self._streams[job].tokens, draft.tree if draft else None), strict=True):
             self._contexts.setdefault(row, context)
 
     @_guarded
@@ -219,6 +240,7 @@ class Drafting:
         self.abandon()
         self._drafts = None
         self._contexts.clear()
+        self._ahead.clear()
         self._streams.clear()
         self._owners.clear()
         warnings.warn(
@@ -233,6 +255,7 @@ class Drafting:
 
     def _end(self, job: GenerateJob) -> None:
         stream = self._streams.pop(job)
+        self._ahead.pop(job, None)
         del self._owners[stream]
         self.speculator.source.end(stream)
 
@@ -254,6 +277,8 @@ class Drafting:
         if (missing := length - len(stream.tokens)) > 0:  # drawn while its path was computed, maybe for the second time
             stream.tokens.extend(job.generated[-missing:])
             self.speculator.source.extend(stream, missing)
+        ahead = self._ahead.pop(job, None)
+        stream.ahead = ahead.said if ahead is not None and ahead.generated == len(job.generated) else {}
         stream.room = max(0, min(request.max_tokens - len(job.generated) - 1, self._max_positions - length))
         if job.grammar is not None and not self.speculator.takes_any_tree:
             stream.room = 0  # rejection rules want p at all nodes at once, a grammar walks one path

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from reason.engine.jobs import GenerateJob
 from reason.runtime.sampler import Draw
 from reason.speculate.draft import DraftTree
 from reason.speculate.rules import SeededCoins, Verdict
+from reason.speculate.tables import Ahead
 from reason.types import Path, Request, TokenLogprobs
 
 __all__ = ["Drawing", "recorded_of"]
@@ -16,7 +17,7 @@ __all__ = ["Drawing", "recorded_of"]
 class Drawing:
     """What one branch draws from: its rows of logits, by node of its draft (the root first)."""
 
-    __slots__ = ("coins", "job", "logprobs", "rows", "tree", "verdict")
+    __slots__ = ("ahead", "coins", "job", "logprobs", "rows", "tree", "verdict")
 
     def __init__(
         self, job: GenerateJob, rows: Sequence[int], tree: DraftTree | None = None, coins: SeededCoins | None = None
@@ -27,6 +28,7 @@ class Drawing:
         self.coins = coins
         self.verdict: Verdict | None = None
         self.logprobs: list[TokenLogprobs] = []  # of the verdict's tokens, where they are recorded
+        self.ahead: Mapping[str, Ahead] = {}  # beyond the verdict's end, by table
 
     def row(self, emitted: int) -> int:
         """The row of logits that an emitted token was drawn from, by how many were emitted before it."""

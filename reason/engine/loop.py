@@ -67,8 +67,10 @@ class EngineLoop:
         self._waiting: deque[GenerateJob] = deque()
         self._running: list[GenerateJob] = []  # oldest first
         self._scoring = Scoring(runner, self.ledger, max_rows)
-        self._drafting = None if speculator is None else Drafting(speculator, runner, self.ledger)
         self._draws_on_device = runner.device.type != "cpu" if draws_on_device is None else draws_on_device
+        if speculator is not None and self._draws_on_device:
+            speculator.use_device(runner.device, runner.vocab_size)
+        self._drafting = None if speculator is None else Drafting(speculator, runner, self.ledger)
         self._grammars = GrammarCompiler(codec.tokenizer, runner.vocab_size, sorted(codec.eos_token_ids))
 
     # -- what comes in ---------------------------------------------------------------------------------------------
@@ -250,11 +252,13 @@ class EngineLoop:
         rule = None if self._drafting is None else self._drafting.speculator.rule
         learns = self._drafting is not None and self._drafting.learns
         if self._draws_on_device:
-            return _Draws(drawings, layers, DeviceVerification(logits, drawings, rule, beside, learns=learns))
+            tables = () if self._drafting is None else self._drafting.tables
+            verification = DeviceVerification(logits, drawings, rule, beside, learns=learns, tables=tables)
+            return _Draws(drawings, layers, verification)
         self.runner.synchronize()
         computed = time.perf_counter()
-        verification = HostVerification(logits, drawings, rule, beside, learns=learns)
-        return _Draws(drawings, layers, verification, computed)
+        on_host = HostVerification(logits, drawings, rule, beside, learns=learns)
+        return _Draws(drawings, layers, on_host, computed)
 
     def _take_draws(self, draws: _Draws, decoding: set[GenerateJob]) -> None:
         """Takes in what stands of each job's draws and drafts."""
@@ -285,6 +289,8 @@ class EngineLoop:
                 self._fail(job, error)
             if drafting is not None and job in decoding and drawing.verdict is not None:
                 drafting.settle(job, drawing.verdict, len(job.generated) - before)
+            if drafting is not None:
+                drafting.note_ahead(job, drawing.ahead)
 
     def _take(self, job: GenerateJob, token: int) -> None:
         """The request's next token is drawn: end it, or extend its branch."""

@@ -8,7 +8,7 @@ far as the policy wants it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
 
@@ -20,6 +20,7 @@ from reason.types import Path
 
 if TYPE_CHECKING:
     from reason.runtime.runner import ModelRunner
+    from reason.speculate.tables import Ahead, Table
 
 __all__ = ["CONTEXT", "NOTHING", "TOP", "Distribution", "DraftTree", "Rows", "Source", "State", "Stream", "Template"]
 
@@ -57,6 +58,7 @@ class Stream:
         temperature: the request's; 0 is greedy.
         seed, key: of its sampling noise.
         room: tokens that may be drafted beyond its end, without overshooting a limit.
+        ahead: by table on the device, what it says beyond the end; of those that were asked.
     """
 
     tokens: list[int]
@@ -65,6 +67,7 @@ class Stream:
     seed: int = 0
     key: int = 0
     room: int = 1 << 30
+    ahead: Mapping[str, Ahead] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -89,6 +92,10 @@ class Source(Protocol):
     name: str
     stochastic: bool = False
     """Whether its distributions may be drawn from under a rejection rule: true probabilities, frozen when asked."""
+    reads_rows: bool = True
+    """Whether ``observe`` learns anything: rows are fetched and described for those alone of whom that is so."""
+    tables: Sequence[Table] = ()
+    """What it keeps on the model's device."""
 
     def state(self, stream: Stream) -> State:
         """Where the source stands at the end of ``stream.tokens``."""

@@ -10,10 +10,13 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
+
 from reason.errors import UsageError
 from reason.speculate.draft import CONTEXT, DraftTree, Rows, Source, State, Stream
 from reason.speculate.policy import Fixed, ForwardTimes, Goodput, Growth, NodeCounts, Policy, Ranking, Switch
 from reason.speculate.rules import Rule, SeededCoins, Verdict, draw_tree, grow, make_rule
+from reason.speculate.sources.tabled import tabled
 from reason.speculate.sources.union import Union
 
 __all__ = ["Drafts", "Speculator", "contexts"]
@@ -142,6 +145,10 @@ class Speculator:
         if len(rows.tokens):
             self.source.observe(rows)
 
+    def use_device(self, device: torch.device, vocab: int) -> None:
+        """Has the sources' tables on the model's device, where that draws the tokens too."""
+        self.source = tabled(self.source, device, vocab)
+
     def reset(self) -> None:
         """Forgets what came, and how good guesses were; what forwards cost is known on."""
         self.source.reset()
@@ -198,9 +205,10 @@ class Speculator:
         return tree
 
 
-def contexts(stream: Stream, tree: DraftTree | None) -> list[list[int]]:
-    """The last ``CONTEXT`` tokens at each node of the tree, the root first; -1 before the path's start."""
-    found = [([-1] * CONTEXT + stream.tokens[-CONTEXT:])[-CONTEXT:]]
+def contexts(tokens: Sequence[int], tree: DraftTree | None) -> list[list[int]]:
+    """The last ``CONTEXT`` tokens at each node of a tree behind ``tokens``, the root first; -1 before the path's
+    start."""
+    found = [[*[-1] * (CONTEXT - len(tokens)), *tokens[-CONTEXT:]]]
     if tree is not None:
         for token, parent in zip(tree.tokens[1:], tree.parents[1:], strict=True):
             found.append([*found[parent][1:], token])

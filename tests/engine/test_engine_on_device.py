@@ -93,6 +93,18 @@ def without_states(completion: Completion) -> Completion:
     return replace(completion, hidden=None, states={}, proposers=())
 
 
+@pytest.mark.parametrize("draft", ["stand", "token-recycling", "suffix+stand+token-recycling"])
+@pytest.mark.parametrize("temperature", [0.0, 0.8])
+async def test_tables_on_the_device_draft_about_as_well(
+    make_drafting: MakeDrafting, prompts: MakePrompts, finish: Finish, draft: str, temperature: float
+) -> None:
+    """They say less beyond the first tokens, and never change what is drawn."""
+    requests = requests_for(eight(prompts), temperature=temperature, max_tokens=60)
+    host, device = make_drafting(draft), make_drafting(draft, draws_on_device=True)
+    assert_same(await finish(device, requests), await finish(host, requests))
+    assert device.stats().accepted > 0.8 * host.stats().accepted > 20
+
+
 async def test_a_large_nucleus_is_drawn_in_a_second_round(
     make_drafting: MakeDrafting, prompts: MakePrompts, finish: Finish, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -233,8 +233,8 @@ def test_contexts_are_the_paths_last_tokens(seed: int) -> None:
     for node in range(len(tree.tokens)):
         path = [*stream.tokens, *tree.path(node)]
         expected.append(([-1] * CONTEXT + path)[-CONTEXT:])
-    assert contexts(stream, tree) == expected
-    assert contexts(stream, None) == expected[:1]
+    assert contexts(stream.tokens, tree) == expected
+    assert contexts(stream.tokens, None) == expected[:1]
 
 
 def test_a_source_with_nothing_to_say_drafts_nothing() -> None:

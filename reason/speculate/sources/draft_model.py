@@ -83,6 +83,7 @@ class DraftModel(Source):
     """
 
     name = "draft-model"
+    reads_rows = False
     stochastic = True
 
     def __init__(

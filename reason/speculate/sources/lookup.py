@@ -54,6 +54,7 @@ class Lookup(Source):
     """
 
     name = "lookup"
+    reads_rows = False
 
     def __init__(self, *, max_ngram: int = 5, min_ngram: int = 2, max_tokens: int = 65_536) -> None:
         assert 1 <= min_ngram <= max_ngram and max_tokens >= 1

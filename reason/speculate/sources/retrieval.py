@@ -55,6 +55,7 @@ class Retrieval(Source):
     """
 
     name = "retrieval"
+    reads_rows = False
 
     def __init__(
         self,

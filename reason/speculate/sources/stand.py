@@ -40,16 +40,16 @@ class Stand(Source):
 
     def __init__(self, *, max_order: int = 4, min_order: int = 2, capacity: int = 400_000) -> None:
         assert 1 <= min_order <= max_order <= CONTEXT
-        self._orders = range(max_order, min_order - 1, -1)
+        self.orders = range(max_order, min_order - 1, -1)
+        self.capacity = capacity
         self._max_order = max_order
-        self._capacity = capacity
         self.reset()
 
     def reset(self) -> None:
         self._place: dict[int, int] = {}
         self._keys: list[int] = []
         self._next = 0  # the place that is overwritten next, once all are taken
-        size = min(self._capacity, 4096)
+        size = min(self.capacity, 4096)
         self._tokens = np.full((size, TOP), -1, dtype=np.int64)  # [keys, TOP]
         self._probabilities = np.zeros((size, TOP))  # [keys, TOP]
         self._visits = np.zeros(size)  # [keys]
@@ -65,7 +65,7 @@ class Stand(Source):
         return (*state[-self._max_order + 1 :], token) if self._max_order > 1 else (token,)
 
     def distribution(self, state: State) -> Distribution:
-        for order in self._orders:
+        for order in self.orders:
             if order > len(state):
                 continue
             place = self._place.get(_key(state[-order:]))
@@ -82,7 +82,7 @@ class Stand(Source):
         places: list[int] = []
         used: list[int] = []
         valid: dict[int, int] = {}  # by place that a new key took: the first of ``places`` that means this key
-        for order in self._orders:
+        for order in self.orders:
             known = (rows.contexts[:, -order] >= 0).tolist()
             for row, key in enumerate(_keys(rows.contexts[:, -order:])):
                 if known[row]:
@@ -107,14 +107,14 @@ class Stand(Source):
 
     def _new_place(self, key: int) -> int:
         """Where a key goes that is not there yet: the next free place, or that of the oldest key."""
-        if len(self._keys) < self._capacity:
+        if len(self._keys) < self.capacity:
             place = len(self._keys)
             self._keys.append(key)
             if place == len(self._visits):
                 self._grow()
         else:
             place = self._next
-            self._next = (self._next + 1) % self._capacity
+            self._next = (self._next + 1) % self.capacity
             del self._place[self._keys[place]]
             self._keys[place] = key
             self._visits[place] = 0
@@ -122,7 +122,7 @@ class Stand(Source):
         return place
 
     def _grow(self) -> None:
-        more = min(len(self._visits), self._capacity - len(self._visits))
+        more = min(len(self._visits), self.capacity - len(self._visits))
         self._tokens = np.concatenate([self._tokens, np.full((more, TOP), -1, dtype=np.int64)])
         self._probabilities = np.concatenate([self._probabilities, np.zeros((more, TOP))])
         self._visits = np.concatenate([self._visits, np.zeros(more)])

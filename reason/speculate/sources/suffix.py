@@ -74,6 +74,7 @@ class Suffix(Source):
     """
 
     name = "suffix"
+    reads_rows = False
 
     def __init__(
         self,

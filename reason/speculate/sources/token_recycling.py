@@ -25,6 +25,8 @@ class TokenRecycling(Source):
     """See the module's docstring."""
 
     name = "token-recycling"
+    ranks = _PRIOR
+    """How often each rank comes true, as long as nothing was learnt."""
 
     def __init__(self) -> None:
         self.reset()
@@ -40,17 +42,23 @@ class TokenRecycling(Source):
     def step(self, state: State, token: int) -> State:
         return token
 
+    def row(self, state: State) -> list[int]:
+        """What followed at a state, likeliest first; -1 behind the last."""
+        row: list[int] = self._matrix[state].tolist() if state < len(self._matrix) else [-1]
+        return row
+
     def distribution(self, state: State) -> Distribution:
-        if state >= len(self._matrix) or self._matrix[state, 0] < 0:
+        row = self.row(state)
+        if row[0] < 0:
             return NOTHING
-        row = self._matrix[state].tolist()
         ranks = [rank for rank in self._order if row[rank] >= 0]
         return Distribution([row[rank] for rank in ranks], [self._frequency[rank] for rank in ranks])
 
     def settle(self, state: State, token: int) -> None:
-        if state >= len(self._matrix) or self._matrix[state, 0] < 0:
+        row = self.row(state)
+        if row[0] < 0:
             return
-        for rank, recycled in enumerate(self._matrix[state].tolist()):
+        for rank, recycled in enumerate(row):
             self._frequency[rank] += ((recycled == token) - self._frequency[rank]) / _HORIZON
         self._order.sort(key=self._frequency.__getitem__, reverse=True)
 

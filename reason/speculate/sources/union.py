@@ -49,9 +49,11 @@ class Union(Source):
 
     def __init__(self, sources: Sequence[Source], *, crowd: int = 12) -> None:
         assert sources
-        self._crowd = crowd
+        self.crowd = crowd
         self._asked = self.sources = tuple(sources)
         self.name = "+".join(source.name for source in sources)
+        self.reads_rows = any(source.reads_rows for source in sources)
+        self.tables = tuple(table for source in sources for table in source.tables)
         self._learnt: dict[tuple[int, ...], list[float]] = {}  # how sure each source is -> weights, and visits last
 
     def state(self, stream: Stream) -> State:
@@ -106,7 +108,7 @@ class Union(Source):
                 source.settle(own, token)
 
     def prepare(self, streams: Sequence[Stream]) -> None:
-        self._asked = self.sources if len(streams) <= self._crowd else self.sources[:1]
+        self._asked = self.sources if len(streams) <= self.crowd else self.sources[:1]
         for source in self._asked:
             source.prepare(streams)
 
