@@ -145,6 +145,8 @@ class EngineLoop:
             # A device is at work now: what does not depend on the tokens to come is done beside it.
             self.ledger.count_forward(owners.union(job.owner for job in scoring))
             self.ledger.observe_kv()  # before what is finished gives its KV up
+            if draws is not None:
+                self.runner.plan_ahead()
             self.stats.iterations += 1
             self.stats.rows += len(planner.rows)
             if draws is not None:

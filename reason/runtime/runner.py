@@ -39,6 +39,8 @@ from reason.runtime.transfer import send
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+    from reason.runtime.gpu.work import WorkAhead
+
 __all__ = ["Forward", "ModelRunner", "Places", "RowPlanner", "kv_shape"]
 
 _FIXED_ROPE_TYPES = frozenset({"default", "linear", "llama3", "yarn", "proportional"})
@@ -209,6 +211,7 @@ class ModelRunner:
         if self.gpu is not None and self.device.type == "cuda" and isinstance(self.backbone, FusedBackbone):
             self.captured = CapturedForwards(self._eager, self.gpu, CudaCapture(self.device))
         self._planned: tuple[int, RowBatch] | None = None  # the last plan, and the forest's structure then
+        self._ahead: tuple[RowBatch, WorkAhead] | None = None  # of that plan, and what follows from it
         self.rows_at_once = 1 << 30
         self.forwards = 0
         self.launched = 0.0
@@ -298,11 +301,24 @@ class ModelRunner:
         structure = self.forest.structure
         batch = None
         if self._planned is not None and self._planned[0] == structure:
-            batch = advance_rows(self._planned[1], rows)
+            last = self._planned[1]
+            batch = advance_rows(last, rows)
+            if batch is not None and self._ahead is not None and self._ahead[0] is last:
+                batch.plan.work = self._ahead[1].filled(batch.write_slots.numpy())
+        self._ahead = None
         if batch is None:
             batch = plan_rows(rows, "cpu" if self.gpu is not None else self.device, self._min_saved_tokens)
         self._planned = structure, batch
         return batch
+
+    def plan_ahead(self) -> None:
+        """Makes the next forward's plan while the device computes this one's, for the case that all branches go on by a
+        token."""
+        if self.gpu is None or self._planned is None or self._planned[0] != self.forest.structure:
+            return
+        batch = self._planned[1]
+        if (plan := batch.grown()) is not None:
+            self._ahead = batch, self.gpu.work_ahead(plan)
 
     def _compute(self, batch: RowBatch, kept: dict[int, torch.Tensor]) -> torch.Tensor:
         """The rows' hidden states. Where memory does not suffice for all of them at once, they are computed in halves,

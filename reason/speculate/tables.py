@@ -59,7 +59,7 @@ class Table(Protocol):
 class StandTable:
     """``sources.stand`` in buckets: a key lies in one of the eight places of its bucket, whose oldest key makes room.
 
-    Departures: probabilities are float32, keys are hashed otherwise, and an iteration's third visit to a bucket is none.
+    Departures: float32; keys are hashed otherwise; a bucket's third visit in an iteration is none.
 
     Args:
         orders: lengths of the keys, longest first, each by one shorter than the one before.

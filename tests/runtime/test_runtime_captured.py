@@ -12,7 +12,7 @@ import torch
 from reason.runtime.attention.plan import Row
 from reason.runtime.captured import CapturedForwards, bucket_for
 from reason.runtime.gpu.kernels import AttentionShape
-from reason.runtime.gpu.work import Capacity
+from reason.runtime.gpu.work import Capacity, make_work
 from reason.runtime.runner import ModelRunner
 from reason.runtime.slots import SCRATCH_SLOT
 from tests.runtime.flat import flat_kernels
@@ -39,7 +39,7 @@ def capturing(model: Any, capture: Any, **options: Any) -> ModelRunner:
     return runner
 
 
-def grow(runner: ModelRunner, steps: int, branches: int = 5) -> list[torch.Tensor]:
+def grow(runner: ModelRunner, steps: int, branches: int = 5, *, ahead: bool = False) -> list[torch.Tensor]:
     """Logits of a prefill and of so many steps of branches that part after a common prompt."""
     open_branches = [runner.forest.open([*range(3, 23), 30 + i]) for i in range(branches)]
     logits = [runner.forward(open_branches).logits(open_branches)]
@@ -47,6 +47,8 @@ def grow(runner: ModelRunner, steps: int, branches: int = 5) -> list[torch.Tenso
         for i, branch in enumerate(open_branches):
             runner.forest.append(branch, (40 + 7 * step + i) % 96)
         logits.append(runner.forward(open_branches).logits(open_branches))
+        if ahead:
+            runner.plan_ahead()
     for branch in open_branches:
         runner.forest.close(branch)
     return logits
@@ -64,6 +66,20 @@ def test_replayed_forwards_are_the_eager_ones(model_type: str, make_model: MakeM
     assert runner.captured is not None
     assert runner.captured.replays == 7, "the first step of the bucket ran eagerly"
     runner.forest.check_integrity()
+
+
+def test_a_plan_made_ahead_is_taken(make_model: MakeModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the second step on: the first follows a prefill."""
+    model, made = make_model("llama"), []
+    def counted(*args: Any) -> Any:
+        made.append(args)
+        return make_work(*args)
+
+    expected = grow(capturing(copy.deepcopy(model), Remember()), steps=6)
+    monkeypatch.setattr("reason.runtime.gpu.kernels.make_work", counted)
+    for got, wanted in zip(grow(capturing(model, Remember()), steps=6, ahead=True), expected, strict=True):
+        assert torch.equal(got, wanted)
+    assert len(made) == 2
 
 
 def test_padded_rows_write_to_the_scratch_slot_alone(make_model: MakeModel) -> None:

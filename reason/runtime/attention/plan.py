@@ -31,7 +31,7 @@ from reason.runtime.slots import SCRATCH_SLOT
 
 if TYPE_CHECKING:
     from reason.runtime.gpu.kernels import GpuKernels
-    from reason.runtime.gpu.work import DeviceWork
+    from reason.runtime.gpu.work import DeviceWork, Work
 
 __all__ = [
     "GPU_MIN_SAVED_TOKENS",
@@ -159,6 +159,7 @@ class AttentionPlan:
     own: list[list[Node]]  # by row: the runs above it that are not shared, root side first, as far as its position
     device: torch.device
     kernels: GpuKernels | None = None  # the flat form's, once it is uploaded
+    work: Work | None = None  # the flat form, where it was made before
     on_device: DeviceWork | None = None
     _groups: list[Group] | None = None
     _private: list[PrivateBatch] | None = None
@@ -215,6 +216,17 @@ class RowBatch:
     positions: torch.Tensor  # [rows] int64
     write_slots: torch.Tensor  # [rows] int64
     plan: AttentionPlan
+
+    def grown(self) -> AttentionPlan | None:
+        """The plan that follows if every row's run grows by a token, as far as it can be told before that; None where a
+        row is not the end of a run of its own. See ``advance_rows``."""
+        runs = {id(node) for node, _ in self.rows}
+        if len(runs) < len(self.rows):
+            return None
+        for (node, index), own in zip(self.rows, self.plan.own, strict=True):
+            if node.children or index != len(node.tokens) - 1 or not own or own[-1] is not node:
+                return None
+        return AttentionPlan(self.plan.positions + 1, self.plan.shared, self.plan.own, self.plan.device)
 
     def row_number(self, branch: Branch) -> int:
         """Where the row of the branch's last token is."""

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
-from reason.runtime.gpu.work import DeviceWork, Tiling, make_work, upload
+from reason.runtime.gpu.work import DeviceWork, Tiling, make_work, make_work_ahead, upload
 
 if TYPE_CHECKING:
     from reason.runtime.attention.plan import AttentionPlan, RowBatch
-    from reason.runtime.gpu.work import Work
+    from reason.runtime.gpu.work import Work, WorkAhead
 
 __all__ = ["AttentionShape", "GpuKernels", "Tile", "gpu_kernels_for", "interpreting"]
 
@@ -81,7 +81,11 @@ class GpuKernels:
 
     def work(self, plan: AttentionPlan) -> Work:
         """The flat form of a plan, for these kernels' tiles."""
-        return make_work(plan, self.tiling)
+        return plan.work or make_work(plan, self.tiling)
+
+    def work_ahead(self, plan: AttentionPlan) -> WorkAhead:
+        """The flat form of a plan whose rows' tokens are to come."""
+        return make_work_ahead(plan, self.tiling)
 
     def upload(self, batch: RowBatch) -> RowBatch:
         """The batch with its rows and its plan on the device, in one copy. Row tensors become int32."""

@@ -16,11 +16,23 @@ import numpy.typing as npt
 import torch
 
 from reason.runtime.attention.plan import num_keys_of
+from reason.runtime.slots import SCRATCH_SLOT
 
 if TYPE_CHECKING:
     from reason.runtime.attention.plan import AttentionPlan, RowBatch
 
-__all__ = ["ITEM_FIELDS", "Capacity", "DeviceWork", "Tiling", "Work", "make_work", "pack", "upload"]
+__all__ = [
+    "ITEM_FIELDS",
+    "Capacity",
+    "DeviceWork",
+    "Tiling",
+    "Work",
+    "WorkAhead",
+    "make_work",
+    "make_work_ahead",
+    "pack",
+    "upload",
+]
 
 ITEM_FIELDS = 6
 """Of an item: first entry in ``slots``, keys, first row, rows, first partial result, position of the first key."""
@@ -29,6 +41,8 @@ _BEFORE_ALL = -(1 << 30)  # the first position of keys that every row of the ite
 _MIN_SPLIT, _MAX_SPLIT = 128, 2048
 
 Index = npt.NDArray[np.int32]
+
+_NOT_YET = np.array([SCRATCH_SLOT], dtype=np.int32)
 
 
 class Tiling(NamedTuple):
@@ -87,6 +101,18 @@ class Work(NamedTuple):
         return Capacity(len(self.part_begins) - 1, narrow, len(self.items) - narrow, len(self.parts), len(self.slots))
 
 
+class WorkAhead(NamedTuple):
+    """The flat form of a plan whose rows' tokens are to come: only their slots are missing."""
+
+    work: Work
+    holes: Index  # [rows], the entries of ``slots`` that are the rows' own
+
+    def filled(self, slots: npt.NDArray[np.int64]) -> Work:
+        """With the slots [rows] that the tokens got."""
+        self.work.slots[self.holes] = slots
+        return self.work
+
+
 class DeviceWork(NamedTuple):
     """A packed buffer on the device, by sections."""
 
@@ -110,7 +136,18 @@ class DeviceWork(NamedTuple):
 
 def make_work(plan: AttentionPlan, tiling: Tiling) -> Work:
     """Cuts a plan's runs into items and lists each row's partial results."""
-    slots, key_positions, pieces = _pieces(plan)
+    return _work(plan, tiling, *_pieces(plan)[:3])
+
+
+def make_work_ahead(plan: AttentionPlan, tiling: Tiling) -> WorkAhead:
+    """What ``make_work`` will say of a plan (``RowBatch.grown``) once its rows' tokens are there."""
+    slots, key_positions, pieces, holes = _pieces(plan, to_come=True)
+    return WorkAhead(_work(plan, tiling, slots, key_positions, pieces), holes)
+
+
+def _work(
+    plan: AttentionPlan, tiling: Tiling, slots: Index, key_positions: Index, pieces: npt.NDArray[np.int64]
+) -> Work:
     begin, end, first_key, keys, position = pieces.T
     rows = end - begin
     narrow = rows <= tiling.narrow_rows
@@ -152,11 +189,13 @@ def make_work(plan: AttentionPlan, tiling: Tiling) -> Work:
     )
 
 
-def _pieces(plan: AttentionPlan) -> tuple[Index, Index, npt.NDArray[np.int64]]:
-    """All keys, their positions, and [pieces, (first row, last row + 1, first key, keys, position of the first key)]"""
+def _pieces(plan: AttentionPlan, *, to_come: bool = False) -> tuple[Index, Index, npt.NDArray[np.int64], Index]:
+    """All keys, their positions, [pieces, (first row, last row + 1, first key, keys, position of the first key)], and
+    which keys are ``to_come``: the rows' own, for which room is left."""
     slots: list[Index] = []
     starts: list[int] = []  # position of each run's first key
     pieces: list[tuple[int, int, int, int, int]] = []
+    holes: list[int] = []
     filled = 0
     for node, keys, begin, end in plan.shared:
         slots.append(node.slots[:keys])
@@ -171,12 +210,22 @@ def _pieces(plan: AttentionPlan) -> tuple[Index, Index, npt.NDArray[np.int64]]:
             slots.append(node.slots[:keys])
             starts.append(node.start)
             filled += keys
+        if to_come:
+            slots.append(_NOT_YET)
+            starts.append(position)
+            holes.append(filled)
+            filled += 1
         if filled > first:
             pieces.append((row, row + 1, first, filled - first, _BEFORE_ALL))
     lengths = np.array([len(run) for run in slots])
     ends = np.cumsum(lengths)
     positions = np.arange(filled) + np.repeat(np.array(starts) - (ends - lengths), lengths)
-    return np.concatenate(slots), positions.astype(np.int32), np.array(pieces, dtype=np.int64)
+    return (
+        np.concatenate(slots),
+        positions.astype(np.int32),
+        np.array(pieces, dtype=np.int64),
+        np.array(holes, np.int32),
+    )
 
 
 def _split_keys(total: int, programs: int) -> int:
