@@ -71,6 +71,7 @@ def test_replayed_forwards_are_the_eager_ones(model_type: str, make_model: MakeM
 def test_a_plan_made_ahead_is_taken(make_model: MakeModel, monkeypatch: pytest.MonkeyPatch) -> None:
     """From the second step on: the first follows a prefill."""
     model, made = make_model("llama"), []
+
     def counted(*args: Any) -> Any:
         made.append(args)
         return make_work(*args)
