@@ -28,6 +28,8 @@ from reason.runtime.quantized import Gated, Products
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+    from reason.runtime.gpu import GpuKernels
+
 __all__ = ["TESTED", "Backbone", "FusedBackbone", "HubBackbone", "make_backbone"]
 
 _LLAMA_FAMILY = frozenset({"llama", "mistral", "qwen2", "qwen3"})
@@ -119,7 +121,7 @@ def _replace_linears(module: nn.Module, products: Products) -> None:
 class _FusedLayer:
     """One decoder layer's weights, fused."""
 
-    def __init__(self, layer: Any, window: int | None, products: Products) -> None:
+    def __init__(self, layer: Any, window: int | None, products: Products, gpu: GpuKernels | None) -> None:
         attention, mlp = layer.self_attn, layer.mlp
         projections = (attention.q_proj, attention.k_proj, attention.v_proj)
         biases = [p.bias for p in projections]
@@ -128,7 +130,7 @@ class _FusedLayer:
             None if biases[0] is None else torch.cat([b.data for b in biases]),
         )
         self.o = products.linear(attention.o_proj.weight.data, _data(attention.o_proj.bias))
-        self.gated = _gated(mlp.gate_proj, mlp.up_proj, products)
+        self.gated = _gated(mlp.gate_proj, mlp.up_proj, products, gpu)
         self.down = products.linear(mlp.down_proj.weight.data, _data(mlp.down_proj.bias))
         self.input_norm = layer.input_layernorm.weight.data
         self.post_norm = layer.post_attention_layernorm.weight.data
@@ -150,10 +152,12 @@ class FusedBackbone:
         self.heads = int(config.num_attention_heads)
         self.kv_heads = int(config.num_key_value_heads)
         self.head_dim = int(getattr(config, "head_dim", None) or config.hidden_size // self.heads)
+        weight = self.embedding
+        self.gpu = gpu_kernels_for(weight.device, weight.dtype, self.heads, self.kv_heads, self.head_dim)
         self.layers = []
         for layer in base.layers:
             window = getattr(layer.self_attn, "sliding_window", None) or _window(config)
-            self.layers.append(_FusedLayer(layer, window, products))
+            self.layers.append(_FusedLayer(layer, window, products, self.gpu))
             _drop_weights(layer)
         self.head = products.head(head.weight.data, _data(head.bias))
         positions = torch.arange(max_positions, device=self.embedding.device)
@@ -164,8 +168,6 @@ class FusedBackbone:
         plain = all(layer.window is None and layer.q_norm is None for layer in self.layers)
         self.native = self.kernels is not None and plain
         """Whether the compiled kernels do all but the products."""
-        weight = self.embedding
-        self.gpu = gpu_kernels_for(weight.device, weight.dtype, self.heads, self.kv_heads, self.head_dim)
         half = self.head_dim // 2
         sign = torch.ones(self.head_dim, dtype=sin.dtype, device=sin.device)
         sign[:half] = -1  # rotate_half(x) * sin == roll(x, half) * (sign * sin)
@@ -193,6 +195,8 @@ class FusedBackbone:
     def _norm(self, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
         if self.kernels is not None:
             return self.kernels.rms_norm(x, weight, self.eps)
+        if self.gpu is not None:
+            return self.gpu.rms_norm(x, weight, self.eps)
         return F.rms_norm(x, (x.shape[-1],), weight, self.eps)
 
     def _rotate_and_write(
@@ -224,9 +228,12 @@ class FusedBackbone:
         return query
 
 
-def _gated(gate: Any, up: Any, products: Products) -> Gated:
+def _gated(gate: Any, up: Any, products: Products, gpu: GpuKernels | None) -> Gated:
     """``silu(gate(x)) * up(x)``, in one product where there is no bias."""
     if gate.bias is None and up.bias is None:
+        if gpu is not None:
+            both = products.linear(torch.cat([gate.weight.data, up.weight.data]), None)
+            return lambda x: gpu.silu_mul(both(x))
         return products.gated(gate.weight.data, up.weight.data)
     first, second = (products.linear(each.weight.data, _data(each.bias)) for each in (gate, up))
     return lambda x: F.silu(first(x)) * second(x)

@@ -183,6 +183,22 @@ def test_rotating_and_writing(
     assert torch.equal(values[others], old_values[others])
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("size", [1, 48, 896, 1100])
+def test_norms_and_gates(size: int, dtype: torch.dtype, device: torch.device) -> None:
+    """Against float32; a row of zeros stays one, and large values are no infinity."""
+    kernels = gpu_kernels_for(device, dtype, 4, 2, 8)
+    assert kernels is not None
+    generator = torch.Generator().manual_seed(size)
+    x, weight = (torch.randn(s, generator=generator).to(device, dtype) for s in ((5, 2 * size), (2 * size,)))
+    x[1], x[2] = 0.0, x[2] * 20.0
+    near = TOLERANCE[dtype]
+    normed = F.rms_norm(x.float(), (2 * size,), weight.float(), 1e-6)
+    torch.testing.assert_close(kernels.rms_norm(x, weight, 1e-6).float(), normed, atol=near, rtol=near)
+    gate, up = x.float().chunk(2, dim=1)
+    torch.testing.assert_close(kernels.silu_mul(x).float(), F.silu(gate) * up, atol=near, rtol=near)
+
+
 @pytest.mark.parametrize(
     ("model_type", "kind", "changes"),
     [

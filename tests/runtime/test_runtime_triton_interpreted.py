@@ -35,6 +35,29 @@ def test_the_kernels_in_the_interpreter() -> None:
 
 
 @pytest.mark.timeout(600)
+def test_what_is_done_to_rows_compiles_for_hopper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    triton = pytest.importorskip("triton")
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    monkeypatch.setenv("TRITON_DEFAULT_FP_FUSION", "1")
+    from triton.backends.compiler import GPUTarget
+
+    from reason.runtime.gpu import row_kernels
+
+    for kernel, pointers in ((row_kernels.rms_norm, ("x", "weight", "out")), (row_kernels.silu_mul, ("x", "out"))):
+        names = kernel.arg_names
+        types = dict.fromkeys(pointers, "*bf16") | {"eps": "fp32"}
+        source = triton.compiler.ASTSource(
+            fn=kernel,
+            signature={name: types.get(name, "constexpr") for name in names},
+            constexprs={(names.index("SIZE"),): 1536, (names.index("BLOCK"),): 2048},
+            attrs={(names.index(name),): [["tt.divisibility", 16]] for name in pointers},
+        )
+        compiled = triton.compile(source, target=GPUTarget("cuda", 90, 32), options={"num_warps": 8})
+        assert compiled.asm["cubin"]
+        assert compiled.metadata.shared <= HOPPER_SHARED_BYTES
+
+
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize(
     ("head_dim", "dtype"), [(128, torch.bfloat16), pytest.param(256, torch.float32, marks=pytest.mark.slow)]
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
+import torch.nn.functional as F
 
 from reason.runtime.attention.plan import Row, plan_rows
 from reason.runtime.forest import KVForest
@@ -18,8 +19,8 @@ _TOLERANCE = {torch.float32: 1e-4, torch.float16: 5e-3, torch.bfloat16: 3e-2}
 
 
 def agrees(kernels: GpuKernels) -> bool:
-    """Whether rotation, KV write and attention (both tiles, and a window) are what torch computes."""
-    return _rotates(kernels) and _attends(kernels, None) and _attends(kernels, 3)
+    """Whether norm, gate, rotation, KV write and attention (both tiles, and a window) are what torch computes."""
+    return _works_on_rows(kernels) and _rotates(kernels) and _attends(kernels, None) and _attends(kernels, 3)
 
 
 def _random(kernels: GpuKernels, *shape: int) -> torch.Tensor:
@@ -48,6 +49,15 @@ def _attends(kernels: GpuKernels, window: int | None) -> bool:
     got = kernels.attend(query, keys, values, batch.plan, 0.1, window)
     expected = dense_attention(query.cpu(), keys.cpu(), values.cpu(), batch.rows, 0.1, window)
     return _near(kernels, got.cpu(), expected)
+
+
+def _works_on_rows(kernels: GpuKernels) -> bool:
+    x, weight = _random(kernels, 3, 96), _random(kernels, 96)
+    normed = F.rms_norm(x.float(), (96,), weight.float(), 1e-6)
+    gate, up = x.float().chunk(2, dim=1)
+    return _near(kernels, kernels.rms_norm(x, weight, 1e-6), normed) and _near(
+        kernels, kernels.silu_mul(x), F.silu(gate) * up
+    )
 
 
 def _rotates(kernels: GpuKernels) -> bool:

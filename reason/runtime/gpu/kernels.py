@@ -25,6 +25,7 @@ _MIN_M = 16  # rows of the smallest matrix product
 _WIDE_M = 64
 _MAX_GROUPS = 64
 _HEADS_AT_ONCE = 8
+_GATED_AT_ONCE = 1024
 
 
 class AttentionShape(NamedTuple):
@@ -196,10 +197,32 @@ class GpuKernels:
         )
         return query
 
+    def rms_norm(self, x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
+        """x [rows, size] over its root mean square, times ``weight`` [size]."""
+        from reason.runtime.gpu.row_kernels import rms_norm
+
+        rows, size = x.shape
+        assert x.is_contiguous()
+        out, block = torch.empty_like(x), _power_of_two(size)
+        options = {"SIZE": size, "BLOCK": block, "num_warps": min(16, max(1, block // 256))}
+        _launch(rms_norm, (rows,), (x, weight, out), (eps,), options)
+        return out
+
+    def silu_mul(self, x: torch.Tensor) -> torch.Tensor:
+        """silu(gate) * up, [rows, size], of ``x`` [rows, 2 * size], which has gate and up side by side."""
+        from reason.runtime.gpu.row_kernels import silu_mul
+
+        rows, size = x.shape[0], x.shape[1] // 2
+        assert x.is_contiguous()
+        out = x.new_empty((rows, size))
+        options = {"SIZE": size, "BLOCK": _GATED_AT_ONCE, "num_warps": 4}
+        _launch(silu_mul, (rows, -(-size // _GATED_AT_ONCE)), (x, out), (), options)
+        return out
+
 
 def _launch(
     kernel: Any,
-    grid: tuple[int, int],
+    grid: tuple[int, ...],
     tensors: tuple[torch.Tensor, ...],
     numbers: tuple[Any, ...],
     options: dict[str, Any],
