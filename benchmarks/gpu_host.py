@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import statistics
 import time
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ from reason.engine.loop import EngineLoop
 from reason.runtime.device_laws import Laws
 from reason.runtime.runner import ModelRunner
 from reason.runtime.sampler import Draw
+from reason.speculate.build import make_speculator
 from reason.speculate.draft import CONTEXT, TOP, Rows
 from reason.speculate.sources.stand import Stand
 from reason.speculate.tables import StandTable, look_ahead
@@ -38,17 +40,19 @@ class Silent:
 
 
 def host(bench: Bench) -> Table:
-    """Medians of iterations in which branches of one prompt decode, drawn and verified on the device. *exposed* is the
-    time in which the device has nothing to do, *draws* what drawing takes on it."""
+    """Medians of iterations in which branches of one prompt decode, drawn and verified on the device, with two of
+    STAND's drafts a branch and without. *exposed* is the time in which the device has nothing to do, *draws* what
+    drawing takes on it."""
     name, settings = next(iter(bench.scale.models.items()))
     prompt, steps = bench.sized(2048), 32 if bench.scale is FULL else 3
     widths = sorted({bench.sized(n) for n in (16, 64, 256)})
-    slots = prompt + widths[-1] * (steps + SETTLING + 8) + 64
+    slots = prompt + widths[-1] * (3 * (steps + SETTLING) + 16) + 64
     runner = ModelRunner(bench.model(settings, bench.scale.dtype), num_slots=slots)
     table: Table = []
-    for count in widths:
-        loop = EngineLoop(runner, cast(HubCodec, Silent()), draws_on_device=True)
-        submit(loop, count, prompt, steps + SETTLING + 4)
+    for count, draft in itertools.product(widths, ("none", "stand")):
+        speculator = make_speculator(draft, policy="nodes:2")
+        loop = EngineLoop(runner, cast(HubCodec, Silent()), speculator=speculator, draws_on_device=True)
+        submit(loop, count, prompt, 3 * (steps + SETTLING) + 4)
         seconds: list[float] = []
         exposed: list[float] = []
         for step in range(steps + SETTLING):
@@ -60,7 +64,8 @@ def host(bench: Bench) -> Table:
         for job in loop.running_jobs():
             loop.cancel(job)
         runner.forest.clear()
-        row: dict[str, Any] = {"model": name, "branches": count, "ms": 1e3 * statistics.median(seconds)}
+        row: dict[str, Any] = {"model": name, "branches": count, "draft": draft}
+        row["ms"] = 1e3 * statistics.median(seconds)
         row |= {"exposed ms": 1e3 * statistics.median(exposed), "draws ms": 1e3 * draw_seconds(bench, runner, count)}
         table.append(row)
     runner.release()
@@ -91,7 +96,7 @@ def tables(bench: Bench) -> Table:
     table: Table = []
     rng = np.random.default_rng(0)
     capacity = 400_000 if bench.scale is FULL else 1024
-    for rows in sorted({bench.sized(n) for n in (64, 256, 1024)}):
+    for rows in sorted({bench.sized(n) for n in (64, 256, 512)}):
         on_host = Stand(capacity=capacity)
         on_device = StandTable(bench.device, on_host.orders, capacity)
         contexts = rng.zipf(1.3, (rows, CONTEXT)) % 50_000
@@ -100,7 +105,7 @@ def tables(bench: Bench) -> Table:
         at, likeliest, likely = (torch.from_numpy(n).to(bench.device) for n in (contexts, tokens, probabilities))
         counted = torch.ones(rows, dtype=torch.bool, device=bench.device)
         launch = functools.partial(learn_and_look, on_device, at, likeliest, likely, counted)
-        device = bench.seconds(launch)
+        device = bench.seconds(launch, inner=5 if bench.scale is FULL else 1)
         bench.synchronize()
         began = time.perf_counter()
         launch()

@@ -16,17 +16,15 @@ import numpy.typing as npt
 import torch
 
 from reason.engine.drawing import Drawing, recorded_of
+from reason.engine.table_work import TableWork
 from reason.errors import UsageError
 from reason.runtime.device_laws import Laws, RawRows
 from reason.runtime.grammar import Grammar
 from reason.runtime.processors import NOTHING_POSSIBLE, change_row, needs_processing
 from reason.runtime.sampler import TopRows
 from reason.runtime.transfer import Fetch, send
-from reason.speculate.draft import CONTEXT
 from reason.speculate.rules import Rule, Verdict, follow
 from reason.speculate.rules.batched import decide, verdict_of
-from reason.speculate.speculator import contexts
-from reason.speculate.tables import Ahead, Table, look_ahead
 from reason.types import TokenLogprobs
 
 __all__ = ["DeviceVerification"]
@@ -44,7 +42,7 @@ class DeviceVerification:
         rule: verifies the drafts; None where nothing is ever drafted.
         beside: what else is fetched with it, see ``wait``.
         learns: whether ``tops`` is wanted, the likeliest tokens of the rows drawn from, for draft sources.
-        tables: learn the rows where they are, and say what may come behind them: the drawings' ``ahead``.
+        tables: what the sources' tables have to do with the draws.
         whole: looks at whole rows, see ``Laws``.
     """
 
@@ -57,7 +55,7 @@ class DeviceVerification:
         beside: Sequence[torch.Tensor] = (),
         *,
         learns: bool = False,
-        tables: Sequence[Table] = (),
+        tables: TableWork | None = None,
         whole: bool = False,
     ) -> None:
         self.tops: list[TopRows] = []
@@ -65,6 +63,7 @@ class DeviceVerification:
         self._rule = rule
         self._beside = len(beside)
         self._errors: Errors = {}
+        self.tables = tables or TableWork((), ())
         kinds = [kind for drawing in drawings if (kind := recorded_of(drawing.job.request)) is not None]
         top, statistics = max((top for top, _ in kinds), default=0), any(more for _, more in kinds)
         raw = RawRows(logits, top, statistics) if kinds else None
@@ -77,10 +76,13 @@ class DeviceVerification:
                 if own:
                     name = rule.name if rule is not None and rejects else None
                     rows = _changed_rows(logits, own, self._errors) if changed else None
-                    batch = _Batch(logits, own, name, raw, rows, learns=learns, tables=tables, whole=whole)
+                    batch = _Batch(logits, own, name, raw, rows, learns=learns, tables=self.tables, whole=whole)
                     self._batches.append(batch)
+        if self.tables:
+            self.tables.launch()
         recorded = [] if raw is None else [raw.numbers, raw.top_tokens, raw.top_logprobs]
-        self._fetch = Fetch([*beside, *recorded, *(result for batch in self._batches for result in batch.results)])
+        wanted = [*beside, *recorded, *(result for batch in self._batches for result in batch.results)]
+        self._fetch = Fetch([*wanted, *self.tables.results])
 
     def wait(self) -> list[torch.Tensor]:
         """Waits for what was launched, and returns what was to be fetched beside it. Verdicts are known from now on."""
@@ -91,6 +93,7 @@ class DeviceVerification:
         for batch in self._batches:
             undecided += batch.take(rest, recorded, self._errors)
             self.tops += batch.tops()
+        self.tables.take(rest, undecided)
         if undecided:  # a nucleus that reaches beyond what was looked at
             again = DeviceVerification(self._logits, undecided, self._rule, whole=True)
             again.wait()
@@ -118,7 +121,7 @@ class _Batch:
         raw: what log-probabilities are read from, where any are recorded.
         changed: the rows to draw from instead, [nodes, vocab], node after node; None: the forward's.
         learns: whether the likeliest tokens of the rows are wanted.
-        tables: see ``DeviceVerification``. They do not learn changed rows.
+        tables: gets the draws; changed rows are not to be learnt.
     """
 
     def __init__(
@@ -130,13 +133,12 @@ class _Batch:
         changed: torch.Tensor | None,
         *,
         learns: bool,
-        tables: Sequence[Table],
+        tables: TableWork,
         whole: bool,
     ) -> None:
         self._drawings = drawings
         self._rule = rule
         self._learns = learns and changed is None
-        self._tables = [table.name for table in tables]
         draws = [draw for drawing in drawings for draw in drawing.draws()]
         self._kinds = [(draw.sampling.temperature, draw.row) for draw in draws]
         if changed is not None:
@@ -152,14 +154,7 @@ class _Batch:
             tokens, outcomes = decisions.tokens, [decisions.outcomes]
         self.results = [tokens, laws.possible, laws.undecided, *outcomes, *(laws.likeliest() if self._learns else ())]
         if tables:
-            found = np.array([context for drawing in drawings for context in _contexts(drawing)], dtype=np.int64)
-            sent = send(np.concatenate([found, _firsts(self._kinds)[:, None]], axis=1), logits.device)
-            at, counted = sent[:, :-1], sent[:, -1] > 0
-            if changed is None:
-                for table in tables:
-                    table.observe(at, *laws.likeliest(), counted)
-            ends = torch.cat([at[:, 1:], tokens[:, None]], dim=1)
-            self.results += [said for table in tables for said in look_ahead(table, ends)]
+            tables.add(drawings, self._kinds, tokens, laws.likeliest(), learnt=changed is None)
         if raw is not None:
             places = np.concatenate([_places(drawing) for drawing in drawings], axis=1)
             rows, parents, drafted = send(places, logits.device)
@@ -172,7 +167,6 @@ class _Batch:
         outcomes = None if self._rule is None else next(arrived).tolist()
         if self._learns:
             self._likeliest = next(arrived).numpy(), next(arrived).numpy()
-        ahead = [(name, Ahead(*(next(arrived).numpy() for _ in range(3)))) for name in self._tables]
         bonus, drafted = (next(arrived).tolist(), next(arrived).tolist()) if recorded is not None else ([], [])
         open_ones: list[Drawing] = []
         begin = 0
@@ -193,11 +187,8 @@ class _Batch:
                     errors.setdefault((drawing, node), UsageError(NOTHING_POSSIBLE))
             if any(undecided[begin + node] for node in walked):
                 open_ones.append(drawing)
-                begin = end
-                continue
-            nodes = (0, *drawing.verdict.accepted)
-            drawing.ahead = {name: Ahead(*(part[begin + nodes[-1]] for part in said)) for name, said in ahead}
-            if recorded is not None and (kind := recorded_of(drawing.job.request)) is not None:
+            elif recorded is not None and (kind := recorded_of(drawing.job.request)) is not None:
+                nodes = (0, *drawing.verdict.accepted)
                 values = [*(drafted[begin + node] for node in nodes[1:]), bonus[begin + nodes[-1]]]
                 drawing.logprobs = [
                     recorded.of(drawing.rows[node], value, *kind) for node, value in zip(nodes, values, strict=True)
@@ -235,18 +226,6 @@ class _Recorded:
         tops = self._tops[row][:top]
         _, entropy, certainty = self._numbers[row]
         return TokenLogprobs(logprob, tops, entropy, certainty) if statistics else TokenLogprobs(logprob, tops)
-
-
-def _contexts(drawing: Drawing) -> list[list[int]]:
-    """The tokens before each node's draw, the node's own the last."""
-    request, generated = drawing.job.request, drawing.job.generated
-    return contexts((*request.prefix[-CONTEXT:], *generated[-CONTEXT:]), drawing.tree)
-
-
-def _firsts(kinds: Sequence[tuple[float, int]]) -> npt.NDArray[np.int64]:
-    """1 for the first draw of each temperature and row, 0 for those that draw from it again, [draws]."""
-    firsts = {kind: number for number, kind in reversed(list(enumerate(kinds)))}
-    return np.array([firsts[kind] == number for number, kind in enumerate(kinds)], dtype=np.int64)
 
 
 def _places(drawing: Drawing) -> npt.NDArray[np.int64]:

@@ -12,6 +12,7 @@ import numpy as np
 
 from reason.engine.jobs import GenerateJob
 from reason.engine.ledger import Ledger, LoopStats
+from reason.engine.table_work import TableWork
 from reason.runtime.forest import Branch
 from reason.runtime.runner import ModelRunner, RowPlanner
 from reason.runtime.sampler import TopRows
@@ -47,7 +48,7 @@ class _AheadAt(NamedTuple):
     """What tables say of a request's path with so many tokens generated."""
 
     generated: int
-    said: Mapping[str, Ahead]
+    said: Mapping[Table, Ahead]
 
 
 Guarded = Callable[Concatenate["Drafting", P], None]
@@ -83,7 +84,9 @@ class Drafting:
         self._trees: dict[GenerateJob, JobDraft] = {}
         self._contexts: dict[int, list[int]] = {}  # by row of logits
         self._ahead: dict[GenerateJob, _AheadAt] = {}
-        self._paused = False
+        self._blind = (
+            False  # whether the tables could say nothing in this iteration, because they were not asked before
+        )
         self._branches = 0
         self._accepted = 0
         self._seconds = 0.0  # of this iteration, beside the forward and drawing
@@ -116,7 +119,7 @@ class Drafting:
                 if (place + 1) * most > spare:
                     stream.room = 0
         self._drafts = self.speculator.draft(streams) if streams else None
-        self._paused = bool(streams) and self._drafts is None
+        self._blind = bool(self.speculator.source.tables) and not any(stream.ahead for stream in streams)
         if self._drafts is not None:
             for index, job in enumerate(jobs):
                 size = len(self._drafts.trees[index])
@@ -130,14 +133,16 @@ class Drafting:
         """Whether this iteration's rows are looked at; where drafting pauses they are not."""
         return self._drafts is not None and self.speculator.source.reads_rows
 
-    @property
-    def tables(self) -> Sequence[Table]:
-        """What learns this iteration's rows on the device, and is asked there what may come behind them."""
-        return () if self.failed or self._paused else self.speculator.source.tables
+    def table_work(self) -> TableWork:
+        """What the sources' tables on the device have to do in this iteration; nothing while drafting rests."""
+        if self.failed or self.speculator.resting:
+            return TableWork((), ())
+        source = self.speculator.source
+        return TableWork(source.tables, source.asked_tables())
 
-    def note_ahead(self, job: GenerateJob, ahead: Mapping[str, Ahead]) -> None:
+    def note_ahead(self, job: GenerateJob, ahead: Mapping[Table, Ahead]) -> None:
         """What the tables say beyond a request's end as it is now."""
-        if self.tables and not job.done:
+        if ahead and not job.done and not self.failed:
             self._ahead[job] = _AheadAt(len(job.generated), ahead)
 
     def claims(self, job: GenerateJob) -> Sequence[Branch]:
@@ -176,12 +181,15 @@ class Drafting:
         self._seconds += time.perf_counter() - began
 
     @_guarded
-    def finish(self, tops: Iterable[TopRows], forward_began: float | None, stats: LoopStats) -> None:
+    def finish(
+        self, tops: Iterable[TopRows], forward_began: float | None, stats: LoopStats, *, table_seconds: float = 0.0
+    ) -> None:
         """Gives the claims up and learns from the rows.
 
         Args:
             forward_began: when drafting ended and the forward began; None where the forward did other work too, so that
                 its time says nothing. Drawing is part of what a row costs.
+            table_seconds: of that time, what the tables took.
         """
         began = time.perf_counter()
         nodes = self.nodes
@@ -200,14 +208,14 @@ class Drafting:
         stats.draft_seconds += self._seconds
         stats.drafted += nodes
         stats.accepted += self._accepted
-        if forward_began is not None and self._branches:
+        if forward_began is not None and self._branches and not self._blind:
             elapsed = time.perf_counter() - forward_began
             self.speculator.account(
                 branches=self._branches,
                 nodes=nodes,
                 accepted=self._accepted,
-                forward_seconds=elapsed - (self._seconds - self._before),
-                overhead_seconds=self._seconds,
+                forward_seconds=elapsed - (self._seconds - self._before) - table_seconds,
+                overhead_seconds=self._seconds + table_seconds,
             )
 
     def named(self, proposer: str | None) -> str:
@@ -219,6 +227,7 @@ class Drafting:
         """Forgets what was learnt; running streams begin anew."""
         for job in list(self._streams):
             self._end(job)
+        self._ahead.clear()
         self.speculator.reset()
 
     @_guarded
@@ -226,6 +235,8 @@ class Drafting:
         """Ends the streams of requests that are over, once their last tokens are told: their draft KV can go."""
         for job in [job for job in self._streams if job.done]:
             self._end(job)
+        for job in [job for job in self._ahead if job.done]:  # it had not come to a stream
+            del self._ahead[job]
 
     def abandon(self) -> None:
         """Gives the claims up."""

@@ -8,7 +8,7 @@ from reason.engine.jobs import GenerateJob
 from reason.runtime.sampler import Draw
 from reason.speculate.draft import DraftTree
 from reason.speculate.rules import SeededCoins, Verdict
-from reason.speculate.tables import Ahead
+from reason.speculate.tables import Ahead, Table
 from reason.types import Path, Request, TokenLogprobs
 
 __all__ = ["Drawing", "recorded_of"]
@@ -28,7 +28,7 @@ class Drawing:
         self.coins = coins
         self.verdict: Verdict | None = None
         self.logprobs: list[TokenLogprobs] = []  # of the verdict's tokens, where they are recorded
-        self.ahead: Mapping[str, Ahead] = {}  # beyond the verdict's end, by table
+        self.ahead: Mapping[Table, Ahead] = {}  # beyond the verdict's end, by table
 
     def row(self, emitted: int) -> int:
         """The row of logits that an emitted token was drawn from, by how many were emitted before it."""

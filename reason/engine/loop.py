@@ -25,6 +25,7 @@ from reason.engine.jobs import GenerateJob, ScoreJob, refusal
 from reason.engine.ledger import Ledger, LoopStats
 from reason.engine.probing import Probed
 from reason.engine.scoring import Scoring
+from reason.engine.table_work import TableWork
 from reason.engine.verifying import HostVerification
 from reason.errors import OutOfKV
 from reason.runtime.forest import Branch, PoolExhausted
@@ -145,7 +146,7 @@ class EngineLoop:
             # A device is at work now: what does not depend on the tokens to come is done beside it.
             self.ledger.count_forward(owners.union(job.owner for job in scoring))
             self.ledger.observe_kv()  # before what is finished gives its KV up
-            if draws is not None:
+            if draws is not None and self._draws_on_device:
                 self.runner.plan_ahead()
             self.stats.iterations += 1
             self.stats.rows += len(planner.rows)
@@ -162,7 +163,10 @@ class EngineLoop:
             self._take_draws(draws, set(decoding))
             if self._drafting is not None:
                 alone = not prefilling and not scoring and len(drawing) == len(decoding)
-                self._drafting.finish(draws.tops, drafted if alone else None, self.stats)
+                seconds = 0.0 if draws.tables is None else draws.tables.seconds
+                self._drafting.finish(draws.tops, drafted if alone else None, self.stats, table_seconds=seconds)
+                if draws.tables is not None and draws.tables.error is not None:
+                    self._drafting.fail(draws.tables.error)
         elif self._drafting is not None:
             self._drafting.abandon()
         ended = time.perf_counter()
@@ -254,7 +258,7 @@ class EngineLoop:
         rule = None if self._drafting is None else self._drafting.speculator.rule
         learns = self._drafting is not None and self._drafting.learns
         if self._draws_on_device:
-            tables = () if self._drafting is None else self._drafting.tables
+            tables = None if self._drafting is None else self._drafting.table_work()
             verification = DeviceVerification(logits, drawings, rule, beside, learns=learns, tables=tables)
             return _Draws(drawings, layers, verification)
         self.runner.synchronize()
@@ -394,6 +398,11 @@ class _Draws:
     def tops(self) -> Sequence[TopRows]:
         """What draft sources may learn from."""
         return self.verification.tops
+
+    @property
+    def tables(self) -> TableWork | None:
+        """What the draft sources' tables had to do with them."""
+        return self.verification.tables if isinstance(self.verification, DeviceVerification) else None
 
     def wait(self) -> None:
         self.states = dict(zip(self.layers, self.verification.wait(), strict=True))

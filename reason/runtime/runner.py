@@ -34,6 +34,7 @@ from reason.runtime.gpu import gpu_kernels_for
 from reason.runtime.kv_pool import KVPool
 from reason.runtime.native import kernels_for
 from reason.runtime.quantized import products_for
+from reason.runtime.slots import SCRATCH_SLOT
 from reason.runtime.transfer import send
 
 if TYPE_CHECKING:
@@ -304,7 +305,9 @@ class ModelRunner:
             last = self._planned[1]
             batch = advance_rows(last, rows)
             if batch is not None and self._ahead is not None and self._ahead[0] is last:
-                batch.plan.work = self._ahead[1].filled(batch.write_slots.numpy())
+                slots = batch.write_slots.numpy()
+                if (slots != SCRATCH_SLOT).all():  # each token is new
+                    batch.plan.work = self._ahead[1].filled(slots)
         self._ahead = None
         if batch is None:
             batch = plan_rows(rows, "cpu" if self.gpu is not None else self.device, self._min_saved_tokens)

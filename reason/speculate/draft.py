@@ -58,7 +58,7 @@ class Stream:
         temperature: the request's; 0 is greedy.
         seed, key: of its sampling noise.
         room: tokens that may be drafted beyond its end, without overshooting a limit.
-        ahead: by table on the device, what it says beyond the end; of those that were asked.
+        ahead: what tables on the device say beyond the end; of those that were asked.
     """
 
     tokens: list[int]
@@ -67,7 +67,7 @@ class Stream:
     seed: int = 0
     key: int = 0
     room: int = 1 << 30
-    ahead: Mapping[str, Ahead] = field(default_factory=dict)
+    ahead: Mapping[Table, Ahead] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -134,6 +134,10 @@ class Source(Protocol):
     def end(self, stream: Stream) -> None:
         """A request is over; what was learnt from it is kept, within the source's bounds."""
         return
+
+    def asked_tables(self) -> Sequence[Table]:
+        """Those of ``tables`` that the next drafts will look at."""
+        return self.tables
 
     def reset(self) -> None:
         """Forgets everything that was learnt."""

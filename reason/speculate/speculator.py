@@ -69,6 +69,8 @@ class Speculator:
         self._switch = Switch()
         self._drafting = True  # in this iteration, be it for nothing
         self._iteration = 0
+        self.resting = False
+        """Whether drafting pauses for good and all, not just for this iteration."""
         self._prepare_seconds = 0.0  # of this iteration; a draft model's forwards
         self.learns_roots = True
         """Whether sources are told in this iteration what came at the branches' ends: at all of them, drafted or not.
@@ -100,7 +102,8 @@ class Speculator:
         return None if growth is None else Drafts(growth.trees, growth)
 
     def _pays(self, branches: int) -> bool:
-        return self._switch.on(branches) and not self._switch.looks(branches)
+        self.resting = not self._switch.on(branches)
+        return not self.resting and not self._switch.looks(branches)
 
     def settle(self, drafts: Drafts, index: int, verdict: Verdict) -> None:
         """Learns from the verdict on one stream's tree; before its tokens are told by ``extend``."""
@@ -128,7 +131,7 @@ class Speculator:
 
         Args:
             forward_seconds: the forward and drawing.
-            overhead_seconds: drafting and learning.
+            overhead_seconds: drafting and learning, be it on the device.
         """
         self.times.observe(branches + nodes, forward_seconds)
         if not isinstance(self.policy, Goodput) or not self._drafting:

@@ -10,13 +10,16 @@ Nothing here waits for the device: sizes depend on nothing that is computed.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
+from functools import cache
 from typing import NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from reason.runtime.gpu.kernels import can_launch, launch
 from reason.speculate.draft import CONTEXT, TOP
 
 __all__ = ["LEVELS", "WIDTH", "Ahead", "RecyclingTable", "StandTable", "Table", "look_ahead"]
@@ -36,9 +39,6 @@ _FACTORS = np.random.default_rng(0).integers(-(1 << 63), 1 << 63, (CONTEXT + 1, 
 class Table(Protocol):
     """Learns rows and says what may come next. Contexts are [rows, n] int64, the last token last, -1 before a start."""
 
-    name: str
-    """Of the source that it belongs to."""
-
     def observe(
         self, contexts: torch.Tensor, tokens: torch.Tensor, probabilities: torch.Tensor, counted: torch.Tensor
     ) -> None:
@@ -55,6 +55,21 @@ class Table(Protocol):
         """Forgets everything."""
         ...
 
+    def arrays(self) -> Arrays:
+        """Itself, for a kernel."""
+        ...
+
+
+class Arrays(NamedTuple):
+    """A table as ``runtime.gpu.table_kernels`` reads it."""
+
+    tokens: torch.Tensor  # [places, n] int32
+    probabilities: torch.Tensor  # [places, n] float32; [n] where they are the ranks'
+    keys: torch.Tensor | None = None  # [places] int64; None where a place is the last token
+    factors: torch.Tensor | None = None  # [orders, 1, CONTEXT] int64
+    longest: int = 1
+    buckets: int = 0
+
 
 class StandTable:
     """``sources.stand`` in buckets: a key lies in one of the eight places of its bucket, whose oldest key makes room.
@@ -65,8 +80,6 @@ class StandTable:
         orders: lengths of the keys, longest first, each by one shorter than the one before.
         capacity: keys, about 100 bytes each.
     """
-
-    name = "stand"
 
     def __init__(self, device: torch.device, orders: Sequence[int], capacity: int) -> None:
         assert list(orders) == list(range(orders[0], orders[-1] - 1, -1)) and orders[0] <= CONTEXT
@@ -112,6 +125,11 @@ class StandTable:
         tokens = torch.where(found[0, :, None], self._tokens[place], -1)
         return tokens.long(), self._probabilities[place]
 
+    def arrays(self) -> Arrays:
+        return Arrays(
+            self._tokens, self._probabilities, self._keys, self._factors, self._orders[0], buckets=self._buckets
+        )
+
     def _find(self, contexts: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Keys, and whether there is as much context, both [orders, rows]."""
         mixed = ((contexts + 1) * self._factors).sum(dim=-1)
@@ -155,8 +173,6 @@ class RecyclingTable:
         ranks: how likely each rank is thought to be; what it decides is which places are looked up.
     """
 
-    name = "token-recycling"
-
     def __init__(self, device: torch.device, vocab: int, ranks: Sequence[float]) -> None:
         self._device = device
         self._vocab = vocab
@@ -182,9 +198,69 @@ class RecyclingTable:
         tokens = torch.where((last >= 0)[:, None], self._matrix[last.clamp(min=0)].long(), -1)
         return tokens, torch.where(tokens >= 0, self._ranks, 0.0)
 
+    def arrays(self) -> Arrays:
+        return Arrays(self._matrix, self._ranks)
+
 
 def look_ahead(table: Table, contexts: torch.Tensor) -> list[torch.Tensor]:
-    """What a table says beyond the ends of ``contexts`` [rows, n], as ``Ahead`` has it, with rows before."""
+    """What a table says beyond the ends of ``contexts`` [rows, CONTEXT], as ``Ahead`` has it, with rows before."""
+    return _launched(table.arrays(), contexts) if _trusted(contexts.device) else _looked_up(table, contexts)
+
+
+@cache
+def _trusted(device: torch.device) -> bool:
+    """Whether the kernel says what torch's operations say, on small tables."""
+    if not can_launch(device):
+        return False
+    generator = torch.Generator().manual_seed(0)
+    contexts = torch.randint(-1, 12, (24, CONTEXT), generator=generator).to(device)
+    tokens = torch.stack([torch.randperm(12, generator=generator)[:TOP] for _ in contexts]).to(device)
+    probabilities = torch.rand(tokens.shape, generator=generator).to(device)
+    try:
+        for table in (StandTable(device, (4, 3, 2), 256), RecyclingTable(device, 12, [0.5**n for n in range(1, 9)])):
+            table.observe(contexts, tokens, probabilities, torch.ones_like(contexts[:, 0], dtype=torch.bool))
+            said, wanted = _launched(table.arrays(), contexts), _looked_up(table, contexts)
+            if not (torch.equal(said[0], wanted[0]) and torch.equal(said[2], wanted[2])):
+                warnings.warn(
+                    "the Triton kernel of draft tables disagrees with torch; going on with torch", stacklevel=2
+                )
+                return False
+    except Exception as error:  # a compiler's errors are of many types, and none of them is worth a process
+        warnings.warn(f"the Triton kernel of draft tables does not compile: {error}; going on with torch", stacklevel=2)
+        return False
+    return True
+
+
+def _launched(table: Arrays, contexts: torch.Tensor) -> list[torch.Tensor]:
+    """``look_ahead`` by the kernel."""
+    from reason.runtime.gpu import table_kernels
+
+    rows, top = len(contexts), table.tokens.shape[1]
+    places = 1 + (LEVELS - 1) * WIDTH
+    said = table.tokens.new_empty((rows, places, top))
+    likely = table.probabilities.new_empty((rows, places, top))
+    chosen = table.tokens.new_empty((rows, places - 1))
+    none = table.tokens  # never read
+    keys, factors = (none if part is None else part for part in (table.keys, table.factors))
+    options = {
+        "HASHED": table.keys is not None,
+        "CONTEXT": CONTEXT,
+        "LONGEST": table.longest,
+        "ORDERS": 1 if table.factors is None else len(table.factors),
+        "WAYS": _WAYS,
+        "TOP": top,
+        "BLOCK": 1 << (top - 1).bit_length(),
+        "LEVELS": LEVELS,
+        "WIDTH": WIDTH,
+        "num_warps": 1,
+    }
+    tensors = (contexts.contiguous(), factors, keys, table.tokens, table.probabilities, said, likely, chosen)
+    launch(table_kernels.look_ahead, (rows,), tensors, (table.buckets,), options)
+    return [said, likely, chosen]
+
+
+def _looked_up(table: Table, contexts: torch.Tensor) -> list[torch.Tensor]:
+    """``look_ahead`` by torch's operations."""
     rows, length = contexts.shape
     tokens, probabilities = (each[:, None] for each in table.look_up(contexts))  # [rows, places, n]
     at, values = contexts[:, None], torch.ones((rows, 1), device=contexts.device)
@@ -192,7 +268,7 @@ def look_ahead(table: Table, contexts: torch.Tensor) -> list[torch.Tensor]:
     for _ in range(LEVELS - 1):
         width = tokens.shape[2]
         candidates = torch.where(tokens >= 0, values[..., None] * probabilities, 0.0).flatten(1)
-        values, index = candidates.topk(WIDTH, dim=1)
+        values, index = (part[:, :WIDTH] for part in candidates.sort(dim=1, descending=True, stable=True))
         parents = (index // width)[..., None].expand(-1, -1, length)
         drafted = tokens.flatten(1).gather(1, index)
         at = torch.cat([at.gather(1, parents)[..., 1:], drafted[..., None]], dim=2)

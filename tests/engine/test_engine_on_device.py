@@ -12,16 +12,21 @@ from torch.overrides import TorchFunctionMode
 
 from reason.engine import device_verifying
 from reason.engine.codec import HubCodec
+from reason.engine.drafting import Drafting
 from reason.engine.jobs import GenerateJob
 from reason.engine.local import LocalEngine
 from reason.engine.loop import EngineLoop
+from reason.engine.table_work import TableWork
 from reason.errors import UsageError
 from reason.runtime import device_laws
+from reason.runtime.gpu.kernels import AttentionShape
+from reason.runtime.gpu.work import make_work
 from reason.runtime.runner import ModelRunner
 from reason.runtime.transfer import Fetch
 from reason.speculate.draft import Distribution, Source, State, Stream
 from reason.speculate.policy import Fixed
 from reason.speculate.sources.union import Union
+from reason.speculate.tables import StandTable
 from reason.types import Completion, Request, Sampling
 from tests.engine.drafts import (
     BUSH,
@@ -35,6 +40,7 @@ from tests.engine.drafts import (
     requests_for,
     speculator_of,
 )
+from tests.runtime.flat import flat_kernels
 from tests.tiny import random_model
 
 if TYPE_CHECKING:
@@ -103,6 +109,96 @@ async def test_tables_on_the_device_draft_about_as_well(
     host, device = make_drafting(draft), make_drafting(draft, draws_on_device=True)
     assert_same(await finish(device, requests), await finish(host, requests))
     assert device.stats().accepted > 0.8 * host.stats().accepted > 20
+
+
+@pytest.mark.parametrize("rule", ["coupled", "without-replacement"])
+async def test_what_a_table_said_is_of_the_stream_s_end(
+    make_drafting: MakeDrafting,
+    prompts: MakePrompts,
+    finish: Finish,
+    monkeypatch: pytest.MonkeyPatch,
+    rule: str,
+) -> None:
+    """Also of requests that were preempted, of those that share a row, and where some draws are made again."""
+    monkeypatch.setattr(device_laws, "NUCLEUS_TOKENS", 2)
+    monkeypatch.setattr("reason.runtime.sampler.HEAD_TOKENS", 2)
+    ends: dict[int, tuple[Any, list[int]]] = {}
+    checked = 0
+    take, stream_of = TableWork.take, Drafting._stream
+
+    def taking(self: TableWork, *args: Any) -> None:
+        take(self, *args)
+        for drawing in self._drawings:
+            if drawing.ahead:
+                path = [*drawing.job.request.prefix, *drawing.job.generated, *(token for _, token in drawing.emitted())]
+                ends[id(drawing.ahead)] = drawing.ahead, path
+
+    def checking(self: Drafting, job: GenerateJob) -> Stream:
+        nonlocal checked
+        stream = stream_of(self, job)
+        if stream.ahead:
+            assert ends[id(stream.ahead)][1] == stream.tokens
+            checked += 1
+        return stream
+
+    monkeypatch.setattr(TableWork, "take", taking)
+    monkeypatch.setattr(Drafting, "_stream", checking)
+    requests = [
+        *requests_for(eight(prompts), temperature=0.9, max_tokens=40),
+        *requests_for(eight(prompts)[:2], temperature=1.5, top_p=0.9, max_tokens=40),
+    ]
+    engine = make_drafting("stand", rule=rule, policy=Fixed(BUSH), draws_on_device=True, kv_tokens=260)
+    done = await finish(engine, requests)
+    assert [completion.error for completion in done] == [None] * 10
+    assert engine.stats().preemptions > 0
+    assert checked > 100
+
+
+async def test_a_table_that_fails_ends_drafting_alone(
+    make_drafting: MakeDrafting, prompts: MakePrompts, finish: Finish, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*args: Any) -> None:
+        raise torch.OutOfMemoryError("no room for a table")
+
+    requests = requests_for(eight(prompts), temperature=0.8)
+    expected = await finish(make_drafting("none"), requests)
+    engine = make_drafting("stand", draws_on_device=True)
+    monkeypatch.setattr(StandTable, "observe", fail)
+    with pytest.warns(RuntimeWarning, match="drafting failed and is off from here on.*no room for a table"):
+        done = await finish(engine, requests)
+    assert_same([replace(each, proposers=()) for each in done], expected)
+
+
+def test_nothing_is_kept_of_requests_that_end_at_once(codec: HubCodec, prompts: MakePrompts) -> None:
+    loop = loop_of(codec, "cpu", "coupled")
+    assert loop._drafting is not None
+    submit(loop, prompts)
+    while not loop._drafting._ahead:
+        loop.step()
+    for job in loop.running_jobs():
+        loop.cancel(job)
+    assert loop._drafting._ahead == {}
+
+
+def test_plans_are_made_while_the_device_computes(
+    codec: HubCodec, prompts: MakePrompts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop = loop_of(codec, "cpu", None)
+    config = loop.runner.config
+    heads, kv_heads = config.num_attention_heads, config.num_key_value_heads
+    shape = AttentionShape(heads, kv_heads, config.hidden_size // heads, torch.float32)
+    loop.runner.gpu = flat_kernels(shape)
+    made: list[Any] = []
+
+    def counted(*args: Any) -> Any:
+        made.append(args)
+        return make_work(*args)
+
+    monkeypatch.setattr("reason.runtime.gpu.kernels.make_work", counted)
+    done = submit(loop, prompts)
+    run(loop)
+    assert [completion.error for completion in done] == [None] * 8
+    assert len(made) < loop.stats.iterations // 2
 
 
 async def test_a_large_nucleus_is_drawn_in_a_second_round(

@@ -21,6 +21,9 @@ from reason.runtime.gpu import GpuKernels, gpu_kernels_for
 from reason.runtime.gpu.kernels import interpreting
 from reason.runtime.gpu.work import upload
 from reason.runtime.runner import ModelRunner
+from reason.speculate import tables
+from reason.speculate.draft import CONTEXT, TOP
+from reason.speculate.sources.token_recycling import TokenRecycling
 from tests.runtime.forests import SLOTS, Pool, compute, random_rows
 
 pytest.importorskip("triton")
@@ -181,6 +184,34 @@ def test_rotating_and_writing(
     others = [slot for slot in range(12) if slot not in slots.tolist()]
     assert torch.equal(keys[others], old_keys[others])
     assert torch.equal(values[others], old_values[others])
+
+
+@pytest.mark.parametrize("kind", ["stand", "token-recycling"])
+def test_tables_are_read_as_torch_reads_them(kind: str, device: torch.device) -> None:
+    """Full and empty ones, contexts that are young, places that are none."""
+    assert tables._trusted(device)
+    generator = torch.Generator().manual_seed(1)
+
+    def random(low: int, high: int, *shape: int) -> torch.Tensor:
+        return torch.randint(low, high, shape, generator=generator).to(device)
+
+    table: tables.Table = tables.StandTable(device, (4, 3, 2), 400)
+    if kind == "token-recycling":
+        table = tables.RecyclingTable(device, 30, TokenRecycling.ranks)
+    said = 0
+    for _ in range(4):
+        ends = random(-1, 6, 9, CONTEXT)
+        got, wanted = tables._launched(table.arrays(), ends), tables._looked_up(table, ends)
+        assert torch.equal(got[0], wanted[0])
+        assert torch.equal(got[2], wanted[2])
+        there = got[0] >= 0
+        torch.testing.assert_close(got[1][there], wanted[1][there])
+        said = int(there[:, 1:].sum())
+        tokens = torch.stack([torch.randperm(12, generator=generator)[:TOP] for _ in range(40)]).to(device)
+        probabilities = torch.rand((40, TOP), generator=generator).to(device)
+        probabilities[::3, 4:] = 0.0
+        table.observe(random(-1, 6, 40, CONTEXT), tokens, probabilities, random(0, 2, 40) > 0)
+    assert said > 200
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])

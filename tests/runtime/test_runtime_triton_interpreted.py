@@ -4,6 +4,7 @@ need not be there."""
 
 from __future__ import annotations
 
+import importlib
 import os
 import subprocess
 import sys
@@ -34,27 +35,43 @@ def test_the_kernels_in_the_interpreter() -> None:
     assert "skipped" not in result.stdout.splitlines()[-1]
 
 
+ROWS = {"SIZE": 1536, "BLOCK": 2048}
+TABLES = {"CONTEXT": 4, "LONGEST": 4, "ORDERS": 3, "WAYS": 8, "TOP": 10, "BLOCK": 16, "LEVELS": 6, "WIDTH": 4}
+SMALL_KERNELS = {
+    "row_kernels.rms_norm": ({"x": "*bf16", "weight": "*bf16", "out": "*bf16"}, {"eps": "fp32"}, ROWS),
+    "row_kernels.silu_mul": ({"x": "*bf16", "out": "*bf16"}, {}, ROWS),
+    "table_kernels.look_ahead": (
+        dict.fromkeys(("contexts", "factors", "keys"), "*i64")
+        | dict.fromkeys(("tokens", "said", "chosen"), "*i32")
+        | dict.fromkeys(("probabilities", "likely"), "*fp32"),
+        {"buckets": "i32"},
+        TABLES | {"HASHED": True},
+    ),
+}
+
+
 @pytest.mark.timeout(600)
-def test_what_is_done_to_rows_compiles_for_hopper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", SMALL_KERNELS)
+def test_the_other_kernels_compile_for_hopper(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     triton = pytest.importorskip("triton")
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
     monkeypatch.setenv("TRITON_DEFAULT_FP_FUSION", "1")
     from triton.backends.compiler import GPUTarget
 
-    from reason.runtime.gpu import row_kernels
-
-    for kernel, pointers in ((row_kernels.rms_norm, ("x", "weight", "out")), (row_kernels.silu_mul, ("x", "out"))):
-        names = kernel.arg_names
-        types = dict.fromkeys(pointers, "*bf16") | {"eps": "fp32"}
-        source = triton.compiler.ASTSource(
-            fn=kernel,
-            signature={name: types.get(name, "constexpr") for name in names},
-            constexprs={(names.index("SIZE"),): 1536, (names.index("BLOCK"),): 2048},
-            attrs={(names.index(name),): [["tt.divisibility", 16]] for name in pointers},
-        )
-        compiled = triton.compile(source, target=GPUTarget("cuda", 90, 32), options={"num_warps": 8})
-        assert compiled.asm["cubin"]
-        assert compiled.metadata.shared <= HOPPER_SHARED_BYTES
+    pointers, numbers, constants = SMALL_KERNELS[name]
+    module, _, function = name.partition(".")
+    kernel = getattr(importlib.import_module(f"reason.runtime.gpu.{module}"), function)
+    names = kernel.arg_names
+    types = pointers | numbers
+    source = triton.compiler.ASTSource(
+        fn=kernel,
+        signature={argument: types.get(argument, "constexpr") for argument in names},
+        constexprs={(names.index(constant),): value for constant, value in constants.items()},
+        attrs={(names.index(pointer),): [["tt.divisibility", 16]] for pointer in pointers},
+    )
+    compiled = triton.compile(source, target=GPUTarget("cuda", 90, 32), options={"num_warps": 4})
+    assert compiled.asm["cubin"]
+    assert compiled.metadata.shared <= HOPPER_SHARED_BYTES
 
 
 @pytest.mark.timeout(600)

@@ -166,7 +166,11 @@ def test_the_sources_that_have_tables() -> None:
     assert [type(each) for each in moved.sources] == [Suffix, TabledStand, TabledRecycling]
     assert moved.name == source.name
     assert moved.crowd == 3
-    assert [table.name for table in moved.tables] == ["stand", "token-recycling"]
+    assert [type(table) for table in moved.tables] == [StandTable, RecyclingTable]
+    assert list(moved.asked_tables()) == list(moved.tables)
+    moved.prepare([Stream([1], 0, 1.0)] * 4)
+    assert moved.asked_tables() == [], "in a crowd the first source alone is asked"
+    moved.prepare([Stream([1], 0, 1.0)])
     assert source.reads_rows
     assert not moved.reads_rows
     stream = Stream([1, 2, 3], 0, 1.0)
@@ -176,7 +180,7 @@ def test_the_sources_that_have_tables() -> None:
     for table in moved.tables:
         observe(table, rows)
     end = torch.from_numpy(rows.contexts)
-    stream.ahead = {t.name: Ahead(*(part[0].numpy() for part in look_ahead(t, end))) for t in moved.tables}
+    stream.ahead = {t: Ahead(*(part[0].numpy() for part in look_ahead(t, end))) for t in moved.tables}
     likeliest = int(rows.tokens[0, 0])
     for each in moved.sources[1:]:
         assert each.distribution(each.state(stream)).tokens[0] == likeliest

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from reason.runtime.attention.plan import AttentionPlan, RowBatch
     from reason.runtime.gpu.work import Work, WorkAhead
 
-__all__ = ["AttentionShape", "GpuKernels", "Tile", "gpu_kernels_for", "interpreting"]
+__all__ = ["AttentionShape", "GpuKernels", "Tile", "can_launch", "gpu_kernels_for", "interpreting", "launch"]
 
 _DTYPES = (torch.bfloat16, torch.float16, torch.float32)
 _MIN_M = 16  # rows of the smallest matrix product
@@ -154,12 +154,12 @@ class GpuKernels:
                     "num_stages": tile.stages,
                 }
                 numbers = (first, scale * math.log2(math.e), window or 0, kv_heads)
-                _launch(attend_items, (count, kv_heads), inputs, numbers, sizes | options)
+                launch(attend_items, (count, kv_heads), inputs, numbers, sizes | options)
             first += count
         out = torch.empty_like(query)
         sizes |= {"BLOCK_G": _power_of_two(self.shape.groups), "num_warps": 2}
         results = (part_out, part_lse, work.part_begins, work.parts, out)
-        _launch(merge_parts, (rows, kv_heads), results, (kv_heads,), sizes)
+        launch(merge_parts, (rows, kv_heads), results, (kv_heads,), sizes)
         return out
 
     def rotate_and_write(
@@ -182,7 +182,7 @@ class GpuKernels:
         assert qkv.is_contiguous() and qkv.shape[1] == all_heads * head_dim
         query = torch.empty((rows, heads, head_dim), dtype=dtype, device=qkv.device)
         q_norm, k_norm = norms or (cos, cos)  # never read without norms
-        _launch(
+        launch(
             rotate_and_write,
             (rows, -(-all_heads // _HEADS_AT_ONCE)),
             (qkv, cos, sin, positions, slots, q_norm, k_norm, query, keys, values),
@@ -205,7 +205,7 @@ class GpuKernels:
         assert x.is_contiguous()
         out, block = torch.empty_like(x), _power_of_two(size)
         options = {"SIZE": size, "BLOCK": block, "num_warps": min(16, max(1, block // 256))}
-        _launch(rms_norm, (rows,), (x, weight, out), (eps,), options)
+        launch(rms_norm, (rows,), (x, weight, out), (eps,), options)
         return out
 
     def silu_mul(self, x: torch.Tensor) -> torch.Tensor:
@@ -216,17 +216,18 @@ class GpuKernels:
         assert x.is_contiguous()
         out = x.new_empty((rows, size))
         options = {"SIZE": size, "BLOCK": _GATED_AT_ONCE, "num_warps": 4}
-        _launch(silu_mul, (rows, -(-size // _GATED_AT_ONCE)), (x, out), (), options)
+        launch(silu_mul, (rows, -(-size // _GATED_AT_ONCE)), (x, out), (), options)
         return out
 
 
-def _launch(
+def launch(
     kernel: Any,
     grid: tuple[int, ...],
     tensors: tuple[torch.Tensor, ...],
     numbers: tuple[Any, ...],
     options: dict[str, Any],
 ) -> None:
+    """Runs a kernel on the device of its tensors."""
     device = tensors[0].device
     if device.type != "cuda":
         kernel[grid](*tensors, *numbers, **options)
@@ -244,14 +245,20 @@ def interpreting() -> bool:
     return os.environ.get("TRITON_INTERPRET") == "1"
 
 
+def can_launch(device: torch.device) -> bool:
+    """Whether there is Triton for a device, and nobody has switched it off."""
+    if device.type != "cuda" and not (device.type == "cpu" and interpreting()):
+        return False
+    return os.environ.get("REASON_TRITON", "1") != "0" and importlib.util.find_spec("triton") is not None
+
+
 def gpu_kernels_for(
     device: torch.device, dtype: torch.dtype, heads: int, kv_heads: int, head_dim: int
 ) -> GpuKernels | None:
     """The kernels for this attention, or None where torch has to do it: another device, no Triton, a shape that they
     do not take, or kernels that disagree with torch here."""
-    if device.type != "cuda" and not (device.type == "cpu" and interpreting()):
-        return None
-    return _kernels(device, AttentionShape(heads, kv_heads, head_dim, dtype))
+    shape = AttentionShape(heads, kv_heads, head_dim, dtype)
+    return _kernels(device, shape) if can_launch(device) and takes(shape) else None
 
 
 def takes(shape: AttentionShape) -> bool:
@@ -267,10 +274,6 @@ def takes(shape: AttentionShape) -> bool:
 
 @functools.cache
 def _kernels(device: torch.device, shape: AttentionShape) -> GpuKernels | None:
-    if os.environ.get("REASON_TRITON", "1") == "0" or not takes(shape):
-        return None
-    if importlib.util.find_spec("triton") is None:
-        return None
     kernels = GpuKernels.choose(shape, device)
     from reason.runtime.gpu.checking import agrees
 

@@ -23,7 +23,7 @@ class _Place(NamedTuple):
 
 
 def _at_end(stream: Stream, table: Table) -> State:
-    ahead = stream.ahead.get(table.name)
+    ahead = stream.ahead.get(table)
     return None if ahead is None else _Place(ahead, 0)
 
 

@@ -21,6 +21,7 @@ from reason.speculate.draft import NOTHING, Distribution, Rows, Source, State, S
 
 if TYPE_CHECKING:
     from reason.runtime.runner import ModelRunner
+    from reason.speculate.tables import Table
 
 __all__ = ["Union"]
 
@@ -111,6 +112,9 @@ class Union(Source):
         self._asked = self.sources if len(streams) <= self.crowd else self.sources[:1]
         for source in self._asked:
             source.prepare(streams)
+
+    def asked_tables(self) -> Sequence[Table]:
+        return [table for source in self._asked for table in source.asked_tables()]
 
     def observe(self, rows: Rows) -> None:
         for source in self.sources:
