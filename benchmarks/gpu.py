@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import itertools
 import json
 import math
 import platform
@@ -175,25 +176,50 @@ def sharing(bench: Bench) -> Table:
 # -- (d) speculation, (e) exactness --------------------------------------------------------------------------------
 
 
+RECORDED = (
+    ("stand", 1, 8, 2.38),
+    ("stand", 1, 30, 2.81),
+    ("suffix+goose", 1, 8, 2.75),
+    ("suffix+goose", 1, 30, 3.32),
+    ("stand", 16, 8, 2.16),
+    ("suffix+goose", 16, 8, 2.44),
+)
+"""Source, branches side by side, nodes a branch, tokens a step: replays of 16 samples each of 40 problems by the 1.5B
+(docs/benchmarks.md). Accepting does not depend on the device."""
+
+
 def speculation(bench: Bench) -> Table:
-    """A forward's time by its rows, and what the goodput rule makes of it where each draft token is as likely as the
-    last: maximise (branches + expected accepted) / seconds(branches + nodes), nodes best first."""
-    name, settings = next(iter(bench.scale.models.items()))
-    runner = make_runner(bench, bench.model(settings, bench.scale.dtype), 4096)
+    """A forward's time by its rows, what recorded drafts would gain in forwards alone, and what the goodput rule makes
+    of it where each draft token is as likely as the last: maximise (branches + expected accepted) / seconds(branches +
+    nodes), nodes best first."""
+    table: Table = []
+    for name, settings in bench.scale.models.items():
+        runner = make_runner(bench, bench.model(settings, bench.scale.dtype), 4096)
+        table += speculated(bench, name, runner)
+        runner.release()
+    return sorted(table, key=len)  # rows of a kind together
+
+
+def speculated(bench: Bench, name: str, runner: ModelRunner) -> Table:
     sizes = [n for n in (1, 2, 4, 8, 16, 32, 64, 128, 256, 512) if n <= 512 // min(bench.scale.shrink, 16)]
     seconds = {n: statistics.median(runner.time_forward(n) for _ in range(bench.scale.repeats)) for n in sizes}
     times = ForwardTimes()
     times.set(seconds)
     table: Table = [{"model": name, "tokens": n, "ms": 1e3 * s} for n, s in seconds.items()]
+    for source, branches, nodes, tokens in RECORDED:
+        if (rows := branches * (1 + nodes)) <= sizes[-1]:
+            gain = tokens * times.upto(rows)[branches] / times.upto(rows)[rows]
+            row = {"model": name, "source": source, "branches": branches, "nodes a branch": nodes}
+            table.append(row | {"tokens a step": tokens, "times plain, recorded": float(gain)})
     for branches in (1, 16, 64):
         if 2 * branches > sizes[-1]:
             continue
         cost = times.upto(sizes[-1])
         for acceptance in (0.5, 0.7, 0.9):
-            tokens, best = float(branches), (branches / cost[branches], 0)
+            expected, best = float(branches), (branches / cost[branches], 0)
             for nodes in range(1, sizes[-1] - branches + 1):
-                tokens += acceptance ** math.ceil(nodes / branches)
-                best = max(best, (tokens / cost[branches + nodes], nodes))
+                expected += acceptance ** math.ceil(nodes / branches)
+                best = max(best, (expected / cost[branches + nodes], nodes))
             gain = best[0] * cost[branches] / branches
             row = {"model": name, "branches": branches, "acceptance": acceptance}
             table.append(row | {"nodes a branch": best[1] / branches, "times plain": float(gain)})
@@ -205,13 +231,9 @@ def exactness(bench: Bench) -> Table:
     """Greedy tokens of paths that part, together and alone, against transformers over the whole sequence."""
     table: Table = []
     steps, count = bench.sized(64, 4), bench.sized(16, 3)
-    for dtype in (torch.float32, torch.bfloat16):
-        model = bench.model(bench.scale.exact_model, dtype)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            for weight in model.parameters():
-                around = 1.0 if weight.dim() == 1 else 0.0
-                weight.copy_(torch.randn(weight.shape) * 0.08 + around)
+    of_weights = [None] if bench.weights is None else [None, bench.weights]
+    for weights, dtype in itertools.product(of_weights, (torch.float32, torch.bfloat16)):
+        model = exact_model(bench, weights, dtype)
         reference = copy.deepcopy(model)
         runner = ModelRunner(model, num_slots=8192)
         vocab = runner.vocab_size
@@ -225,12 +247,28 @@ def exactness(bench: Bench) -> Table:
                 logits.max(dim=-1).values - logits.gather(1, torch.tensor(tokens, device=bench.device)[:, None])[:, 0]
             )
             worst, parted = max(worst, float(gaps.max())), parted + int((gaps > 0).sum())
-        row = {"dtype": str(dtype).removeprefix("torch."), "tokens": steps * count}
+        row: dict[str, Any] = {"weights": "random" if weights is None else weights.name}
+        row |= {"dtype": str(dtype).removeprefix("torch."), "tokens": steps * count}
         row |= {
             "paths equal alone and together": f"{sum(a == b for a, b in zip(alone, together, strict=True))}/{count}"
         }
         table.append(row | {"tokens not transformers' first": parted, "largest gap of logits": worst})
     return table
+
+
+def exact_model(bench: Bench, weights: Path | None, dtype: torch.dtype) -> Any:
+    """The model of a folder; without one, a small one whose random weights leave few ties."""
+    if weights is not None:
+        from transformers import AutoModelForCausalLM
+
+        return AutoModelForCausalLM.from_pretrained(weights, dtype=dtype).to(bench.device).eval()
+    model = bench.model(bench.scale.exact_model, dtype)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        for weight in model.parameters():
+            around = 1.0 if weight.dim() == 1 else 0.0
+            weight.copy_(torch.randn(weight.shape) * 0.08 + around)
+    return model
 
 
 def greedy(runner: ModelRunner, prompts: Sequence[Sequence[int]], steps: int) -> list[list[int]]:
@@ -280,13 +318,14 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("gpu-results"), help="files without their suffix")
     parser.add_argument("--quick", action="store_true", help="tiny shapes: does every part run?")
     parser.add_argument("--parts", nargs="+", choices=list(PARTS), default=list(PARTS))
+    parser.add_argument("--weights", type=Path, help="a model's folder: exactness on real weights, too")
     parser.add_argument("--seconds", type=float, default=450, help="no part is begun after so many")
     args = parser.parse_args()
     if not args.quick and not torch.cuda.is_available():
         parser.error("there is no CUDA device; --quick runs anywhere")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     began = time.perf_counter()
-    bench = Bench(QUICK if args.quick else FULL, device)
+    bench = Bench(QUICK if args.quick else FULL, device, args.weights)
     machine: dict[str, Any] = {
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "CPU",
         "torch": torch.__version__,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -62,9 +63,10 @@ QUICK = Scale({"tiny": SMALL}, SMALL, 64, 2, torch.float32, (4, 2, 16))
 class Bench:
     """The device, its bandwidth, and how things are timed on it."""
 
-    def __init__(self, scale: Scale, device: torch.device) -> None:
+    def __init__(self, scale: Scale, device: torch.device, weights: Path | None = None) -> None:
         self.scale = scale
         self.device = device
+        self.weights = weights  # of a real model
         self.bandwidth = self._copy_bandwidth()
 
     def sized(self, number: int, least: int = 2) -> int:
