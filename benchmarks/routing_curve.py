@@ -15,8 +15,6 @@ from reason.report.compare import accuracy_difference
 from reason.report.results import ProblemResult, ResultsFolder
 from reason.report.statistics import Interval, mean_with_interval, ratio_interval, wilson_interval
 
-PAIRED = (("0.1", "0.05", "5.9"), ("0.3", "0.15", "6.2"), ("0.5", "0.3", "6.4"))  # thresholds of about one share
-
 
 class Route(NamedTuple):
     """What was measured of one; of its latency, maybe nothing."""
@@ -165,12 +163,11 @@ def main() -> None:
     if not routes:
         parser.error(f"{arguments.out} has no routing/accuracy-*: run `reproduce.py routing` with this --out first")
     print(table(routes), end="\n\n")
-    for share, *others in PAIRED:
-        ours = routes.get(f"arbitrage-{share}")
-        for family, threshold in zip(("reward", "judge"), others, strict=True):
-            other = routes.get(f"{family}-{threshold}")
-            if ours and other:
-                print(against(ours, other))
+    for ours in (route for route in routes.values() if route.family == "arbitrage"):
+        for family in ("reward", "judge"):
+            others = [route for route in routes.values() if route.family == family]
+            if others:
+                print(against(ours, min(others, key=lambda other: abs(other.large_tokens - ours.large_tokens))))
     if "always" in routes:
         print(*(against(route, routes["always"]) for name, route in routes.items() if name != "always"), sep="\n")
     if arguments.plot is not None:
