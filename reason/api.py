@@ -146,10 +146,15 @@ class Solver:
         """
         made = make_strategy(strategy, **for_budget(strategy, strategy_fields, budget))
         name = strategy if isinstance(strategy, str) else type(strategy).__name__
-        asked = as_problem(problem)
+        given = as_problem(problem)
 
         def run(
-            engine: Engine, made: Strategy, name: str, journal: FilePath | None, ahead: Engine | None = None
+            engine: Engine,
+            made: Strategy,
+            name: str,
+            journal: FilePath | None,
+            asked: Problem = given,
+            ahead: Engine | None = None,
         ) -> Run:
             measures = find_verifiers(made, verifiers, model=engine.name, can=capabilities_of(engine))
             if ahead is not None:
@@ -174,12 +179,13 @@ class Solver:
         from reason.route import RoutedEngine
 
         assert isinstance(self.engine, RoutedEngine)
-        full = run(self.engine, made, name, journal, self.engine.draft if self.plan.ahead else None)
+        full = run(self.engine, made, name, journal, ahead=self.engine.draft if self.plan.ahead else None)
         quick = make_strategy("best-of-n", **self.plan.fields)
         beside = screen = None
         if journal is not None:
             beside, screen = (journal.with_suffix(f".{name}{journal.suffix}") for name in ("plan", "screen"))
-        return PlannedRun(self.plan, run(self.engine.draft, quick, "speceyes", beside), full, screen)
+        small = run(self.engine.draft, quick, "speceyes", beside, self.plan.asked(given))
+        return PlannedRun(self.plan, small, full, screen)
 
     async def asolve(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -42,6 +43,9 @@ def gate(
     ] = None,
     samples: Annotated[int, typer.Option(min=1, help="Also try the agreement of so many solutions; 1 does not.")] = 4,
     max_tokens: Annotated[int, typer.Option(min=1, help="Of a solution, at most.")] = 512,
+    direct: Annotated[
+        bool, typer.Option("--direct", help="Have the model answer at once, without reasoning; for plans that do.")
+    ] = False,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -68,6 +72,7 @@ def gate(
     other half says how often it lets an answer pass, and how often that is right.
     """
     from reason.api import Solver
+    from reason.plan import SpecEyes
     from reason.report.evaluate import Evaluation
     from reason.report.gates import Answered, calibrate
     from reason.tasks import load_task
@@ -80,6 +85,10 @@ def gate(
     made = {name: make_verifier(name.replace(";", ",")) for name in names}
     check_for_learning(task)
     loaded = load_task(task, data=data, limit=limit, offset=offset)
+    if direct:
+        plan = SpecEyes(direct=True)
+        examples = tuple(replace(each, problem=plan.asked(each.problem)) for each in loaded.examples)
+        loaded = replace(loaded, examples=examples)
     folder = out or default_folder(f"gate-{loaded.name}", model)
     say = saying(as_json)
     with Solver(
@@ -138,10 +147,12 @@ def gate(
     if as_json:
         print_json({"precision": precision, "problems": len(answers), "gates": [one.as_dict() for one in figures]})
     else:
-        _print(answers, figures, precision, samples)
+        _print(answers, figures, precision, samples, direct=direct)
 
 
-def _print(answers: list[Answered], figures: list[GateFigures], precision: float, samples: int) -> None:
+def _print(
+    answers: list[Answered], figures: list[GateFigures], precision: float, samples: int, *, direct: bool
+) -> None:
     from rich.console import Console
     from rich.table import Table
 
@@ -168,4 +179,5 @@ def _print(answers: list[Answered], figures: list[GateFigures], precision: float
     if best is not None:
         name = best.gate.replace(",", ";")
         given = f"gate=agreement,samples={samples}" if name.startswith("agreement of") else f"gate={name}"
+        given += ",direct=true" if direct else ""
         console.print(f"use it: --plan speceyes:{given},threshold={best.threshold}", highlight=False, soft_wrap=True)

@@ -6,11 +6,11 @@ import math
 from dataclasses import replace
 from pathlib import Path as FilePath
 
-from reason.plan.speceyes import AGREEMENT, SpecEyes
+from reason.plan.speceyes import AGREEMENT, SpecEyes, followed_by
 from reason.search.driver import Run
 from reason.search.journal import Journal
 from reason.search.tree import ROOT, Tree
-from reason.types import Engine, Message, Path, Solution, TextCodec, Usage
+from reason.types import Engine, Path, Solution, Usage
 from reason.verifiers.judge import log_masses, spellings
 
 __all__ = ["PlannedRun"]
@@ -93,7 +93,9 @@ class PlannedRun:
 
     async def _screened(self) -> tuple[float, Usage]:
         """How likely the large model says that the problem needs more, and what asking cost."""
-        path = self._asked(self._full.engine.codec)
+        asked = followed_by(self._full.tree.problem, _QUESTION).content
+        assert not isinstance(asked, str)
+        path = self._full.engine.codec.encode_chat(asked)
         if self._journal is None:
             return await self._ask(path)
         with Journal(self._journal) as journal:
@@ -116,9 +118,3 @@ class PlannedRun:
         if max(yes, no) == -math.inf:  # the model rules out both
             return 1.0, usage
         return 1.0 / (1.0 + math.exp(min(no - yes, 700.0))), usage
-
-    def _asked(self, codec: TextCodec) -> Path:
-        problem = self._full.tree.problem
-        content = problem.question or problem.content
-        text = content if isinstance(content, str) else "\n\n".join(str(each["content"]) for each in content)
-        return codec.encode_chat([Message(role="user", content=f"{text}\n\n{_QUESTION}")])

@@ -12,16 +12,20 @@ A gate is any verifier on the small model's own solution: "separability" is the 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from reason.errors import UsageError
 from reason.fields import make
+from reason.types import Message, Problem
 from reason.verifiers import make_verifier
 
-__all__ = ["AGREEMENT", "PLANS", "SpecEyes", "make_plan"]
+__all__ = ["AGREEMENT", "AT_ONCE", "PLANS", "SpecEyes", "followed_by", "make_plan"]
 
 AGREEMENT = "agreement"
+
+AT_ONCE = "Answer at once, without any explanation: give only the final answer, within \\boxed{}."
+"""What follows a problem under ``direct``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +37,7 @@ class SpecEyes:
     screen: the large model's P(yes) that a problem needs more, from which on the small model is not asked; None asks
         it always.
     max_tokens: of a small model's solution.
+    direct: the small model gives its answer at once, without reasoning.
     ahead: while an agent works, the small model also guesses its next tool call, which is then made ahead of time.
     """
 
@@ -41,6 +46,7 @@ class SpecEyes:
     samples: int = 1
     screen: float | None = None
     max_tokens: int = 512
+    direct: bool = False
     ahead: bool = False
 
     def __post_init__(self) -> None:
@@ -74,6 +80,17 @@ class SpecEyes:
         if self.gate == AGREEMENT:
             return fields
         return {**fields, "select": "weighted" if self.samples > 1 else "best", "verifier": self.verifier}
+
+    def asked(self, problem: Problem) -> Problem:
+        """The problem as the small model gets it."""
+        return followed_by(problem, AT_ONCE) if self.direct else problem
+
+
+def followed_by(problem: Problem, sentence: str) -> Problem:
+    """The bare problem, without what its task has it asked with, and a sentence after it."""
+    content = problem.question or problem.content
+    text = content if isinstance(content, str) else "\n\n".join(str(each["content"]) for each in content)
+    return replace(problem, content=(Message(role="user", content=f"{text}\n\n{sentence}"),))
 
 
 PLANS: dict[str, type[Any]] = {"speceyes": SpecEyes}

@@ -52,6 +52,14 @@ def test_thresholds(
     assert again.exit_code == 0, again.output
     assert "12 answers, 50% right; thresholds for a precision of 40%" in again.stdout
     assert "use it: --plan speceyes:gate=" in again.stdout
+    assert "direct" not in again.stdout
+    other = reason(*command, "--direct")
+    assert other.exit_code == 2, "these are answers to another question"
+    assert "was begun with other settings" in other.stderr
+    command[command.index(str(tmp_path / "out"))] = str(tmp_path / "direct")
+    at_once = reason(*command, "--direct")
+    assert at_once.exit_code == 0, at_once.output
+    assert ",direct=true,threshold=" in at_once.stdout
 
 
 def test_the_model_s_own_head_is_tried(

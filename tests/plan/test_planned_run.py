@@ -12,9 +12,10 @@ from reason.api import Solver
 from reason.engine.scripted import ScriptedEngine
 from reason.errors import UnknownName, UsageError
 from reason.plan import PlannedRun, SpecEyes, make_plan
+from reason.plan.speceyes import AT_ONCE
 from reason.report.view import find_runs
 from reason.route import RoutedEngine, make_router
-from reason.types import Budget, Solution
+from reason.types import Budget, Problem, Solution
 
 
 def box(answer: str) -> str:
@@ -57,6 +58,27 @@ def test_agreement_is_among_samples() -> None:
         engine = pair(small, [box("3")])
         solution = solve(engine, SpecEyes(gate="agreement", samples=4, threshold=threshold))
         assert solution.answer == answer
+
+
+def test_the_small_model_answers_at_once() -> None:
+    """It gets the bare question and is told so; the large model gets what the task says."""
+    heard: dict[str, str] = {}
+
+    def engine(name: str, answer: str) -> ScriptedEngine:
+        def script(prefix: str) -> list[str]:
+            heard[name] = prefix
+            return [box(answer)]
+
+        return ScriptedEngine(script, logprob=-0.5)
+
+    routed = RoutedEngine(engine("small", "2"), engine("large", "3"), make_router("always"))
+    problem = Problem(content="Think hard: what is 1 + 1?", question="What is 1 + 1?")
+    with Solver(engine=routed, plan="speceyes:gate=logprob,threshold=0.9,direct=true") as solver:
+        assert solver.solve(problem, "best-of-n", num_samples=1).answer == "3"
+    assert f"What is 1 + 1?\n\n{AT_ONCE}" in heard["small"]
+    assert "Think hard" not in heard["small"]
+    assert "Think hard" in heard["large"]
+    assert AT_ONCE not in heard["large"]
 
 
 def test_several_samples_and_a_gate() -> None:
