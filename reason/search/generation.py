@@ -137,22 +137,31 @@ def step_text(codec: TextCodec, before: Path, shown: str, given: Path, completio
 
 
 def open_ended(codec: TextCodec, completion: Completion) -> Completion:
-    """A completion without the tokens that ended it: the end of its turn, or a stop string."""
+    """A completion without the tokens that ended it: the end of its turn, or a stop string. What a token says before a
+    stop string begins within it is kept as tokens of its own, in the place of that token."""
     tokens, ended = completion.token_ids, completion.stopped_on
     kept = len(tokens)
+    rest: Path = ()
     if isinstance(ended, int):
         kept -= tokens[-1:] == (ended,)
     elif ended is not None:
         while kept and not completion.text.startswith(codec.decode(tokens[:kept])):
             kept -= 1
+        if missing := completion.text[len(codec.decode(tokens[:kept])) :]:
+            rest = codec.encode(missing)
     if kept == len(tokens):
         return completion
+    places = [*range(kept), *[kept] * len(rest)]
+    path = tokens[:kept] + rest
     return replace(
         completion,
-        token_ids=tokens[:kept],
-        text=codec.decode(tokens[:kept]),
-        logprobs=completion.logprobs[:kept],
-        states={layer: states[:kept] for layer, states in completion.states.items()},
+        token_ids=path,
+        text=codec.decode(path),
+        logprobs=tuple(completion.logprobs[place] for place in places)
+        if len(completion.logprobs) == len(tokens)
+        else (),
+        states={layer: states[places] for layer, states in completion.states.items()},
+        proposers=completion.proposers[:kept] + ("",) * len(rest) if completion.proposers else (),
     )
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
+import torch
 
 from reason.engine.scripted import ScriptedEngine
 from reason.errors import UsageError
@@ -16,7 +17,7 @@ from reason.search.generation import open_ended
 from reason.search.strategies.budget_forcing import BudgetForcing
 from reason.search.tree import Action, Expand, Room, Tree
 from reason.search.voting import vote
-from reason.types import Answer, Budget, Completion, Problem, Solution, Thinking
+from reason.types import Answer, Budget, Completion, Problem, Solution, TextCodec, Thinking, TokenLogprobs
 
 MakeRun = Callable[..., Run]
 Solve = Callable[..., Solution]
@@ -303,6 +304,41 @@ def test_what_ended_a_text_is_taken_off_it() -> None:
     ):
         found = open_ended(codec, done(text, tokens, stopped_on))
         assert (found.text, found.token_ids) == (text, tuple(text.encode())), tokens
+
+
+class Pieces:
+    """A codec whose tokens are longer than a character."""
+
+    vocab = ("print(1", ")</", "python", ">", ")", "!")
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        return "".join(self.vocab[token] for token in tokens)
+
+    def encode(self, text: str) -> tuple[int, ...]:
+        return tuple(map(self.vocab.index, text))
+
+
+def test_a_stop_string_that_begins_within_a_token() -> None:
+    """As ")</" of a program's last line and its "</python>": what is before it belongs to the text."""
+    recorded = tuple(TokenLogprobs(-float(place)) for place in range(4))
+    states = {3: torch.arange(4.0)[:, None]}
+    whole = Completion(
+        index=0,
+        token_ids=(0, 1, 2, 3),
+        text="print(1)",
+        finish_reason="stop",
+        stopped_on="</python>",
+        logprobs=recorded,
+        states=states,
+        proposers=("", "suffix", "", ""),
+    )
+    found = open_ended(cast(TextCodec, Pieces()), whole)
+    assert (found.text, found.token_ids) == ("print(1)", (0, 4))
+    assert found.logprobs == recorded[:2], "as likely as the token that it was a part of"
+    assert found.states[3].tolist() == [[0.0], [1.0]]
+    assert found.proposers == ("", "")
+    bare = open_ended(cast(TextCodec, Pieces()), replace(whole, logprobs=(), states={}, proposers=()))
+    assert (bare.token_ids, bare.logprobs) == ((0, 4), ())
 
 
 @dataclass(frozen=True)
