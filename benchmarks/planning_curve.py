@@ -120,10 +120,10 @@ def main() -> None:
     parser.add_argument("--plot", type=Path, metavar="FILE")
     arguments = parser.parse_args()
     out = arguments.out / "planning"
-    if not (out / "gates").is_dir():
+    if not (out / "gates-direct").is_dir():
         parser.error(f"{out} has no gates: run `reproduce.py planning` with this --out first")
     if arguments.plot is not None:
-        plot(out / "gates", arguments.plot)
+        plot(out / "gates-direct", arguments.plot)
     if (out / "with").is_dir():
         results = [ResultsFolder(out / name).results() for name in ("without", "with")]
         print(*one_at_a_time(*results), sep="\n")
