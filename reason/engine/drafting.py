@@ -84,9 +84,7 @@ class Drafting:
         self._trees: dict[GenerateJob, JobDraft] = {}
         self._contexts: dict[int, list[int]] = {}  # by row of logits
         self._ahead: dict[GenerateJob, _AheadAt] = {}
-        self._blind = (
-            False  # whether the tables could say nothing in this iteration, because they were not asked before
-        )
+        self._blind = False  # in this iteration: the tables were not asked in the one before
         self._branches = 0
         self._accepted = 0
         self._seconds = 0.0  # of this iteration, beside the forward and drawing
