@@ -94,7 +94,9 @@ def test_what_is_not_recorded(reason: Reason, tiny_model: Path, fixtures_dir: Pa
 
 
 DRIVER = """
+import signal
 import sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # tests that run in the background have it ignored
 from reason.cli.main import app
 from reason.report import recording_run
 

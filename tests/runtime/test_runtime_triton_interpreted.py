@@ -37,7 +37,19 @@ def test_the_kernels_in_the_interpreter() -> None:
 
 ROWS = {"SIZE": 1536, "BLOCK": 2048}
 TABLES = {"CONTEXT": 4, "LONGEST": 4, "ORDERS": 3, "WAYS": 8, "TOP": 10, "BLOCK": 16, "LEVELS": 6, "WIDTH": 4}
+ROTATING = {"DIM": 128, "BLOCK_HALF": 64, "BLOCK_H": 8, "NORMED": True}
 SMALL_KERNELS = {
+    "attention_kernels.merge_parts": (
+        {"part_out": "*fp32", "part_lse": "*fp32", "part_begins": "*i32", "parts": "*i32", "out": "*bf16"},
+        {"kv_heads": "i32"},
+        {"GROUPS": 7, "BLOCK_G": 8, "DIM": 128, "BLOCK_D": 128},
+    ),
+    "rotate_kernels.rotate_and_write": (
+        dict.fromkeys(("qkv", "cos", "sin", "q_norm", "k_norm", "query", "keys", "values"), "*bf16")
+        | {"positions": "*i32", "write_slots": "*i32"},
+        {"eps": "fp32", "heads": "i32", "kv_heads": "i32"},
+        ROTATING,
+    ),
     "row_kernels.rms_norm": ({"x": "*bf16", "weight": "*bf16", "out": "*bf16"}, {"eps": "fp32"}, ROWS),
     "row_kernels.silu_mul": ({"x": "*bf16", "out": "*bf16"}, {}, ROWS),
     "table_kernels.look_ahead": (
