@@ -13,6 +13,8 @@ import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from plotting import make_figure, save, tidy
+
 from reason.report.results import ProblemResult, ResultsFolder
 from reason.report.statistics import Difference, paired_bootstrap, ratio_interval
 
@@ -90,14 +92,10 @@ def precisions(pairs: Sequence[tuple[float, bool]], of: int) -> list[tuple[float
 
 def plot(gates: Path, file: Path) -> None:
     """Precision against coverage, a line a gate."""
-    from matplotlib import rcParams
-    from matplotlib.figure import Figure
     from matplotlib.ticker import PercentFormatter
 
-    rcParams["svg.fonttype"] = "none"
-    rcParams["svg.hashsalt"] = "reason"
     problems = len(ResultsFolder(gates / "greedy").results())
-    figure = Figure(figsize=(6.4, 4.2), layout="constrained")
+    figure = make_figure(6.4)
     axis = figure.subplots()
     for number, (gate, pairs) in enumerate(scores(gates).items()):
         points = [(coverage, precision) for coverage, precision in precisions(pairs, problems) if coverage >= 0.05]
@@ -107,11 +105,9 @@ def plot(gates: Path, file: Path) -> None:
     axis.set_ylabel("precision: of them right")
     for each in (axis.xaxis, axis.yaxis):
         each.set_major_formatter(PercentFormatter(1.0, decimals=0))
-    axis.grid(visible=True, alpha=0.25)
-    for side in ("top", "right"):
-        axis.spines[side].set_visible(False)
+    tidy(axis)
     axis.legend(frameon=False, fontsize=8)
-    figure.savefig(file, metadata={"Date": None} if file.suffix == ".svg" else None)
+    save(figure, file)
 
 
 def main() -> None:

@@ -11,6 +11,8 @@ import argparse
 from pathlib import Path
 from typing import NamedTuple
 
+from plotting import make_figure, save, tidy
+
 from reason.report.compare import accuracy_difference
 from reason.report.results import ProblemResult, ResultsFolder
 from reason.report.statistics import Interval, mean_with_interval, ratio_interval, wilson_interval
@@ -108,19 +110,15 @@ def against(a: Route, b: Route) -> str:
 
 def plot(routes: dict[str, Route], file: Path) -> None:
     """Accuracy, with its interval, against the large model's tokens and against seconds; a line a router."""
-    from matplotlib import rcParams
-    from matplotlib.figure import Figure
     from matplotlib.ticker import PercentFormatter
 
-    rcParams["svg.fonttype"] = "none"
-    rcParams["svg.hashsalt"] = "reason"
     timed = [route for route in routes.values() if route.timed]
     panels = {"tokens of the large model, a problem": {name: route.large_tokens for name, route in routes.items()}}
     if timed:
         panels["seconds, one problem at a time"] = {
             route.name: sum(route.seconds) / len(route.seconds) for route in timed
         }
-    figure = Figure(figsize=(4.8 * len(panels), 4.2), layout="constrained")
+    figure = make_figure(4.8 * len(panels))
     families: dict[str, list[Route]] = {}
     for route in routes.values():
         families.setdefault("one model" if route.family in ("never", "always") else route.family, []).append(route)
@@ -144,14 +142,12 @@ def plot(routes: dict[str, Route], file: Path) -> None:
                 alpha=0.9,
             )
         axis.set_xlabel(label)
-        axis.grid(visible=True, alpha=0.25)
-        for side in ("top", "right"):
-            axis.spines[side].set_visible(False)
+        tidy(axis)
     axes[0].set_ylabel("accuracy")
     axes[0].yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(families), frameon=False)
-    figure.savefig(file, metadata={"Date": None} if file.suffix == ".svg" else None)
+    save(figure, file)
 
 
 def main() -> None:
