@@ -119,7 +119,11 @@ MEASUREMENTS = {
         60,
         _routes("accuracy", 150, 75),
     ),
-    "routing-latency": Measurement("the same, 25 problems one at a time", 60, _routes("latency", 25, 1)),
+    "routing-latency": Measurement(
+        "the same, 25 problems one at a time; and again in reverse order, for machines whose speed changes",
+        120,
+        _routes("latency", 25, 1) + _routes("again", 25, 1)[::-1],
+    ),
     "planning": Measurement(
         "SpecEyes on sums, word problems and tool problems, with and without, one at a time and together",
         60,
