@@ -183,7 +183,7 @@ def plot(routes: dict[str, Route], file: Path) -> None:
                 label=family,
                 marker="osD^v"[number % 5],
                 color=f"C{number}",
-                linestyle="none" if family == "one model" else "-",
+                linestyle=":" if family == "one model" else "-",
                 capsize=3,
                 elinewidth=0.6,
                 alpha=0.9,
