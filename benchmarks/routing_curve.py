@@ -31,7 +31,8 @@ class Route(NamedTuple):
 
     @property
     def family(self) -> str:
-        return self.name.partition("-")[0]
+        """The router, or "one model": the ends of every router's curve."""
+        return "one model" if self.name in ("never", "always") else self.name.partition("-")[0]
 
     @property
     def accuracy(self) -> float:
@@ -128,18 +129,17 @@ def against(a: Route, b: Route) -> str:
 def curve(routes: dict[str, Route], family: str, cost: Callable[[Route], float]) -> list[Route]:
     """A router's routes, from the cheapest on, with the models alone at the ends: there every router ends. Of the
     family "one model" these alone, which stand for giving a share of the problems to one and the rest to the other."""
-    found = [route for route in routes.values() if route.family == family]
-    never, always = routes.get("never"), routes.get("always")
-    if never is not None:
-        found.append(never)
-    if always is not None and cost(always) > max(map(cost, found), default=0.0):
-        found.append(always)
-    return sorted(found, key=cost)
+    found = {name: route for name, route in routes.items() if route.family == family or name == "never"}
+    always = routes.get("always")
+    if always is not None and cost(always) > max(map(cost, found.values()), default=0.0):
+        found["always"] = always
+    return sorted(found.values(), key=cost)
 
 
 def gains_at_equal_cost(ours: list[Route], others: list[Route], cost: Callable[[Route], float]) -> list[float]:
     """By problem, how much more often ours are right than others that cost the same: between two of those, which are
-    taken in turn so that it comes to the same mean cost. Empty where ours cost more than all others, or less.
+    taken in turn so that it comes to the same mean cost, which is taken as exact. Empty where ours cost more than all
+    others, or less.
 
     Args:
         others: from the cheapest on.
@@ -168,7 +168,7 @@ def plot(routes: dict[str, Route], file: Path) -> None:
     figure = make_figure(4.8 * len(panels))
     families: dict[str, list[Route]] = {}
     for route in routes.values():
-        families.setdefault("one model" if route.family in ("never", "always") else route.family, []).append(route)
+        families.setdefault(route.family, []).append(route)
     axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     for axis, (label, costs) in zip(axes, panels.items(), strict=True):
         for number, (family, members) in enumerate(sorted(families.items())):
@@ -212,12 +212,11 @@ def main() -> None:
     ours = [route for route in routes.values() if route.family == "arbitrage"]
     for unit, cost in costs.items():
         print(f"at about the same {unit}:")
-        for family in ("reward", "judge"):
-            others = [route for route in routes.values() if route.family == family]
-            for each in ours if others else ():
-                print(against(each, min(others, key=lambda other: abs(cost(other) - cost(each)))))
         for family in ("reward", "judge", "one model"):
-            if gains := gains_at_equal_cost(ours, curve(routes, family, cost), cost):
+            others = [route for route in routes.values() if route.family == family]
+            for each in ours if others and family != "one model" else ():
+                print(against(each, min(others, key=lambda other: abs(cost(other) - cost(each)))))
+            if others and (gains := gains_at_equal_cost(ours, curve(routes, family, cost), cost)):
                 found = mean_with_interval(gains)
                 low, high = found.interval
                 print(

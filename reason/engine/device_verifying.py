@@ -152,12 +152,13 @@ class _Batch:
             coins = [drawing.coins for drawing in drawings if drawing.coins is not None]
             decisions = decide(rule, laws, trees, coins)
             tokens, outcomes = decisions.tokens, [decisions.outcomes]
-        likeliest = laws.likeliest() if self._learns or tables else None
         self.results = [tokens, laws.possible, laws.undecided, *outcomes]
-        if self._learns and likeliest is not None:
-            self.results += likeliest
-        if tables and likeliest is not None:
-            tables.add(drawings, self._kinds, tokens, likeliest, learnt=changed is None)
+        if self._learns or tables:
+            likeliest = laws.likeliest()
+            if self._learns:
+                self.results += likeliest
+            if tables:
+                tables.add(drawings, self._kinds, tokens, likeliest, learnt=changed is None)
         if raw is not None:
             places = np.concatenate([_places(drawing) for drawing in drawings], axis=1)
             rows, parents, drafted = send(places, logits.device)
