@@ -17,7 +17,7 @@ import numpy.typing as npt
 import torch
 
 from reason.runtime.native import native_kernels
-from reason.runtime.native.kernels import MAXIMA_BLOCK
+from reason.runtime.native.kernels import Kernels
 from reason.runtime.noise import TAIL_DRAW, TAIL_GUMBEL, gumbel, position_state, uniform
 from reason.types import Sampling, TokenLogprobs
 
@@ -37,7 +37,7 @@ HEAD_TOKENS = 64
 TOP_TOKENS = 10
 """Tokens of a row that draft sources get to see."""
 
-_BLOCK = MAXIMA_BLOCK  # columns whose maximum stands for them in the exact top-k
+_BLOCK = 128  # columns whose maximum stands for them in the exact top-k
 
 F64 = npt.NDArray[np.float64]
 I64 = npt.NDArray[np.int64]
@@ -156,8 +156,7 @@ def raw_logprobs(
 def row_statistics(logits: torch.Tensor, everything: bool, *, synchronize: bool = True) -> torch.Tensor:
     """log-sum-exp, entropy and self-certainty of each row, [rows, 3]; without ``everything`` only the first counts.
     ``synchronize``: may wait for the device to see whether there is less to do."""
-    kernels = native_kernels() if logits.device.type == "cpu" else None
-    if kernels is not None and logits.dtype in (torch.bfloat16, torch.float32):
+    if (kernels := _kernels_for(logits)) is not None:
         return kernels.row_statistics(logits)
     out = torch.empty((logits.shape[0], 3), dtype=torch.float32, device=logits.device)
     step = _chunk(logits)
@@ -231,11 +230,9 @@ def truncates(sampling: Sampling) -> bool:
 
 def _head(logits: torch.Tensor, temperature: float) -> _Head:
     size = min(HEAD_TOKENS, logits.shape[1])
-    kernels = native_kernels() if logits.device.type == "cpu" else None
-    if kernels is not None and logits.dtype in (torch.bfloat16, torch.float32):
-        masses, maxima = kernels.row_masses(logits, 1.0 / temperature)
-        values, tokens = _top(logits, size, maxima)
-        return _Head(tokens.numpy(), (values.double() / temperature).numpy(), masses.numpy())
+    if (kernels := _kernels_for(logits)) is not None:
+        values, tokens, masses = kernels.row_heads(logits, size, 1.0 / temperature)
+        return _Head(tokens.numpy(), values.numpy().astype(np.float64) / temperature, masses.numpy())
     values, tokens = _top(logits, size)
     scaled = values.double() / temperature
     log_mass = scaled[:, 0].clone()
@@ -248,18 +245,31 @@ def _head(logits: torch.Tensor, temperature: float) -> _Head:
     return _Head(tokens.cpu().numpy(), scaled.cpu().numpy(), log_mass.cpu().numpy())
 
 
-def _top(logits: torch.Tensor, size: int, maxima: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
-    """The exact top ``size`` of each row, for the top tokens lie in the top blocks by block maximum. Equal ones are in
-    order of token id; which of several that tie at the end are in is left to ``topk``."""
+def _kernels_for(logits: torch.Tensor) -> Kernels | None:
+    """The kernels, where they take such rows."""
+    fits = logits.device.type == "cpu" and logits.dtype in (torch.bfloat16, torch.float32)
+    return native_kernels() if fits else None
+
+
+def _top(logits: torch.Tensor, size: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The exact top ``size`` of each row: values and tokens, [rows, size]. Equal ones are in order of token id; which
+    of several that tie at the end are in is left to ``topk`` where the kernels do not run."""
+    if (kernels := _kernels_for(logits)) is not None:
+        values, tokens, _ = kernels.row_heads(logits, size, 1.0)
+        return values, tokens
+    return _top_by_blocks(logits, size)
+
+
+def _top_by_blocks(logits: torch.Tensor, size: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """``_top`` in torch operations: the top tokens lie in the top blocks by block maximum."""
     rows, vocab = logits.shape
     blocks = -(-vocab // _BLOCK)
     if size >= vocab or blocks <= 2 * size:
         return _ordered_top(logits, None, size)
     whole = vocab // _BLOCK * _BLOCK
-    if maxima is None:
-        maxima = logits[:, :whole].reshape(rows, -1, _BLOCK).amax(dim=-1)
-        if whole < vocab:
-            maxima = torch.cat([maxima, logits[:, whole:].amax(dim=-1, keepdim=True)], dim=1)
+    maxima = logits[:, :whole].reshape(rows, -1, _BLOCK).amax(dim=-1)
+    if whole < vocab:
+        maxima = torch.cat([maxima, logits[:, whole:].amax(dim=-1, keepdim=True)], dim=1)
     chosen = torch.topk(maxima, size, dim=-1, sorted=False).indices.sort(dim=-1).values
     columns = (chosen[:, :, None] * _BLOCK + torch.arange(_BLOCK, device=logits.device)).view(rows, -1)
     values = logits.gather(1, columns.clamp(max=vocab - 1)).masked_fill_(columns >= vocab, -torch.inf)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from transformers import (
 )
 
 from reason.runtime import sampler
+from reason.runtime.native import native_kernels
 from reason.runtime.noise import TAIL_GUMBEL, gumbel, position_state
 from reason.runtime.sampler import TOP_TOKENS, Draw, TopRows, draw_tokens, probabilities, raw_logprobs
 from reason.types import Sampling
@@ -287,20 +288,48 @@ TOP_SHAPES = [(5, 5), (100, 8), (128 * 40, 8), (128 * 40 + 1, 19), (128 * 3, 1),
 
 @pytest.mark.parametrize(("vocab", "size"), TOP_SHAPES)
 @pytest.mark.parametrize("kind", ["random", "tied", "masked"])
-def test_top_has_the_values_of_topk(kind: str, vocab: int, size: int) -> None:
+@pytest.mark.parametrize("top", [sampler._top, sampler._top_by_blocks])
+def test_top_has_the_values_of_topk(top: Callable[..., Any], kind: str, vocab: int, size: int) -> None:
     generator = torch.Generator().manual_seed(vocab)
     logits = torch.randn(4, vocab, generator=generator)
     if kind == "tied":
         logits = (logits * 2).round().to(torch.bfloat16)
     elif kind == "masked":
         logits[torch.rand(4, vocab, generator=generator) < 0.999] = -torch.inf
-    values, tokens = sampler._top(logits, size)
+    values, tokens = top(logits, size)
     assert torch.equal(values, torch.topk(logits, size, dim=-1).values)
     assert torch.equal(logits.gather(1, tokens), values)
     for row_values, row_tokens in zip(values.tolist(), tokens.tolist(), strict=True):
         assert len(set(row_tokens)) == size
         order = [(-value, token) for value, token in zip(row_values, row_tokens, strict=True)]
         assert order == sorted(order)
+
+
+@pytest.mark.skipif(native_kernels() is None, reason="no compiled kernels on this machine")
+@pytest.mark.parametrize(("vocab", "size"), TOP_SHAPES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_compiled_top_is_the_first_of_the_stable_order(dtype: torch.dtype, vocab: int, size: int) -> None:
+    """Those that tie at its end too: the lower tokens are in."""
+    generator = torch.Generator().manual_seed(vocab)
+    logits = (torch.randn(4, vocab, generator=generator) * 2).round().to(dtype)
+    logits[1] = 0.0
+    logits[2] = -torch.inf
+    logits[3, -size:] = 9.0
+    values, tokens = sampler._top(logits, size)
+    assert torch.equal(tokens, logits.sort(dim=-1, descending=True, stable=True).indices[:, :size])
+    assert torch.equal(values, logits.gather(1, tokens).float())
+
+
+@pytest.mark.skipif(native_kernels() is None, reason="no compiled kernels on this machine")
+@pytest.mark.parametrize(("vocab", "size"), TOP_SHAPES)
+def test_compiled_top_of_a_broken_row_has_tokens_of_its_own(vocab: int, size: int) -> None:
+    logits = torch.full((3, vocab), torch.nan)
+    logits[0, 1::7] = 1.0
+    logits[1] = -logits[1]
+    logits[2, vocab // 2 :] = -torch.inf
+    _, tokens = sampler._top(logits, size)
+    assert all(len(set(row)) == size for row in tokens.tolist())
+    assert 0 <= int(tokens.min()) <= int(tokens.max()) < vocab
 
 
 # -- what rejection rules verify against ---------------------------------------------------------------------------

@@ -7,11 +7,14 @@
 
 #include <immintrin.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <functional>
 #include <limits>
+#include <vector>
 
 #include "products.h"
 #if defined(__AMX_BF16__) && !defined(REASON_NO_AMX)
@@ -34,6 +37,10 @@ inline __m512 load_bf16(const bf16* p) {
   return _mm512_castsi512_ps(
       _mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))), 16));
 }
+
+inline __m512 load(const bf16* p) { return load_bf16(p); }
+
+inline __m512 load(const float* p) { return _mm512_loadu_ps(p); }
 
 inline void store_bf16(bf16* p, __m512 x) {
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), (__m256i)_mm512_cvtneps_pbh(x));
@@ -403,6 +410,93 @@ double row_mass(const T* row, int64_t width, float scale, float* maxima) {
   return kLog2 * (std::log2(total) + shift);
 }
 
+// Numbers as integers of the same order, in which NaN has a place too and -0 is 0.
+inline __m512i ordered(__m512 x) {
+  const __m512i bits = _mm512_castps_si512(_mm512_add_ps(x, _mm512_setzero_ps()));
+  return _mm512_xor_si512(bits, _mm512_srli_epi32(_mm512_srai_epi32(bits, 31), 1));
+}
+
+inline int32_t ordered(float x) {
+  x += 0.0f;
+  int32_t bits;
+  std::memcpy(&bits, &x, sizeof bits);
+  return bits ^ (bits < 0 ? 0x7fffffff : 0);
+}
+
+inline float of_ordered(int32_t key) {
+  const int32_t bits = key ^ (key < 0 ? 0x7fffffff : 0);
+  float x;
+  std::memcpy(&x, &bits, sizeof x);
+  return x;
+}
+
+// One number for a column's place among the largest: its value, then the lower column.
+inline uint64_t rank_of(int32_t key, int64_t column) {
+  return static_cast<uint64_t>(static_cast<uint32_t>(key) ^ 0x80000000u) << 32 | ~static_cast<uint32_t>(column);
+}
+
+// The ranks of all columns of at least `least` in the blocks whose maximum is.
+template <typename T>
+void ranks_from(const T* row, int64_t width, const std::vector<int32_t>& maxima, int32_t least,
+                std::vector<uint64_t>& ranks) {
+  ranks.clear();
+  for (int64_t begin = 0, block = 0; begin < width; begin += kMaximaBlock, ++block) {
+    if (maxima[static_cast<size_t>(block)] < least) continue;
+    if (begin + kMaximaBlock > width) {
+      for (int64_t i = begin; i < width; ++i) {
+        if (const int32_t key = ordered(to_float(row[i])); key >= least) ranks.push_back(rank_of(key, i));
+      }
+      continue;
+    }
+    for (int64_t i = begin; i < begin + kMaximaBlock; i += 16) {
+      alignas(64) int32_t keys[16];
+      const __m512i all = ordered(load(row + i));
+      _mm512_store_si512(keys, all);
+      for (uint32_t found = _mm512_cmpge_epi32_mask(all, _mm512_set1_epi32(least)); found; found &= found - 1) {
+        const int lane = __builtin_ctz(found);
+        ranks.push_back(rank_of(keys[lane], i + lane));
+      }
+    }
+  }
+}
+
+// The `size` largest columns in order, equal ones by column. Those lie in the `size` blocks with the largest maxima, and
+// are no less than the least of these.
+template <typename T>
+void row_top(const T* row, int64_t width, const float* maxima, int64_t size, float* values, int64_t* columns) {
+  thread_local std::vector<int32_t> keys, sorted;
+  thread_local std::vector<uint64_t> ranks;
+  const int64_t blocks = (width + kMaximaBlock - 1) / kMaximaBlock;
+  int32_t least = std::numeric_limits<int32_t>::min();
+  keys.resize(static_cast<size_t>(blocks));
+  for (int64_t b = 0; b < blocks; ++b) keys[static_cast<size_t>(b)] = ordered(maxima[b]);
+  if (blocks > size) {
+    sorted = keys;
+    std::nth_element(sorted.begin(), sorted.begin() + (size - 1), sorted.end(), std::greater<>());
+    least = sorted[static_cast<size_t>(size - 1)];
+  }
+  ranks_from(row, width, keys, least, ranks);
+  if (static_cast<int64_t>(ranks.size()) < size) {  // a maximum that was not one: there is a NaN
+    ranks_from(row, width, keys, std::numeric_limits<int32_t>::min(), ranks);
+  }
+  std::partial_sort(ranks.begin(), ranks.begin() + size, ranks.end(), std::greater<>());
+  for (int64_t i = 0; i < size; ++i) {
+    const uint64_t rank = ranks[static_cast<size_t>(i)];
+    values[i] = of_ordered(static_cast<int32_t>(static_cast<uint32_t>(rank >> 32) ^ 0x80000000u));
+    columns[i] = static_cast<int64_t>(~static_cast<uint32_t>(rank));
+  }
+}
+
+// The log-sum-exp of a scaled row, and its top.
+template <typename T>
+double row_head(const T* row, int64_t width, float scale, int64_t size, float* values, int64_t* columns) {
+  thread_local std::vector<float> maxima;
+  maxima.resize(static_cast<size_t>((width + kMaximaBlock - 1) / kMaximaBlock));
+  const double mass = row_mass(row, width, scale, maxima.data());
+  row_top(row, width, maxima.data(), size, values, columns);
+  return mass;
+}
+
 // Calls work(row) for each row, in all threads if there are `many`.
 template <typename Work>
 void for_rows(int64_t rows, bool many, const Work& work) {
@@ -674,16 +768,17 @@ void reason_row_statistics(const void* logits, float* out, int64_t rows, int64_t
   });
 }
 
-// masses [rows] = log-sum-exp of scale * logits [rows, width] (float where wide, else bf16);
-// maxima [rows, ceil(width / 128)].
-void reason_row_masses(const void* logits, double* masses, float* maxima, int64_t rows, int64_t width, float scale,
-                       int wide) {
-  const int64_t blocks = (width + kMaximaBlock - 1) / kMaximaBlock;
+// Of each row of logits [rows, width] (float where wide, else bf16): its `size` largest values [rows, size] in order and
+// their columns, equal ones by column, and masses [rows], the log-sum-exp of scale times the row.
+void reason_row_heads(const void* logits, float* values, int64_t* columns, double* masses, int64_t rows, int64_t width,
+                      int64_t size, float scale, int wide) {
   for_rows(rows, rows > 1, [&](int64_t r) {
+    float* top = values + r * size;
+    int64_t* at = columns + r * size;
     if (wide) {
-      masses[r] = row_mass(static_cast<const float*>(logits) + r * width, width, scale, maxima + r * blocks);
+      masses[r] = row_head(static_cast<const float*>(logits) + r * width, width, scale, size, top, at);
     } else {
-      masses[r] = row_mass(static_cast<const bf16*>(logits) + r * width, width, scale, maxima + r * blocks);
+      masses[r] = row_head(static_cast<const bf16*>(logits) + r * width, width, scale, size, top, at);
     }
   });
 }

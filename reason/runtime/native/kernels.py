@@ -17,7 +17,6 @@ __all__ = [
     "ADD",
     "GATE",
     "INT8_GROUPS",
-    "MAXIMA_BLOCK",
     "NONE",
     "Int8Weight",
     "Kernels",
@@ -27,9 +26,6 @@ __all__ = [
 ]
 
 NONE, ADD, GATE = 0, 1, 2
-
-MAXIMA_BLOCK = 128
-"""Columns whose maximum ``row_masses`` gives."""
 
 _POINTER, _INT, _LONG, _FLOAT = ctypes.c_void_p, ctypes.c_int, ctypes.c_int64, ctypes.c_float
 
@@ -68,12 +64,12 @@ class Kernels:
         self._attend.argtypes = [_POINTER] * 9 + [_LONG] * 5 + [_FLOAT]
         self._statistics = library.reason_row_statistics
         self._statistics.argtypes = [_POINTER] * 2 + [_LONG] * 2 + [_INT]
-        self._masses = library.reason_row_masses
-        self._masses.argtypes = [_POINTER] * 3 + [_LONG] * 2 + [_FLOAT, _INT]
+        self._heads = library.reason_row_heads
+        self._heads.argtypes = [_POINTER] * 4 + [_LONG] * 3 + [_FLOAT, _INT]
         self._threads = library.reason_native_threads
         self._threads.argtypes = [_INT]
         functions = (self._threads, self._attend, self._linear, self._linear_int8, self._rms_norm, self._rotate)
-        for function in (*functions, self._statistics, self._masses):
+        for function in (*functions, self._statistics, self._heads):
             function.restype = None
 
     def set_threads(self, count: int) -> None:
@@ -301,17 +297,31 @@ class Kernels:
         self._statistics(logits.data_ptr(), out.data_ptr(), rows, vocab, logits.dtype == torch.float32)
         return out
 
-    def row_masses(self, logits: torch.Tensor, scale: float) -> tuple[torch.Tensor, torch.Tensor]:
-        """Of each row of ``logits`` [rows, vocab], bf16 or float32: the log-sum-exp of ``scale`` times it, [rows]
-        float64, and the maximum of every 128 columns, [rows, ceil(vocab / 128)] float32."""
+    def row_heads(
+        self, logits: torch.Tensor, size: int, scale: float
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Of each row of ``logits`` [rows, vocab], bf16 or float32: its ``size`` largest values in order, [rows, size]
+        float32, their columns, equal ones in order of column, [rows, size] int64, and the log-sum-exp of ``scale``
+        times the row, [rows] float64. A row with NaN has columns of its own, and no order."""
         assert logits.dtype in (torch.bfloat16, torch.float32), "the kernel takes bf16 and float32"
         logits = logits.contiguous()
         rows, vocab = logits.shape
+        assert 0 < size <= vocab, "a row has no such top"
+        values = torch.empty((rows, size), dtype=torch.float32)
+        columns = torch.empty((rows, size), dtype=torch.int64)
         masses = torch.empty(rows, dtype=torch.float64)
-        maxima = torch.empty((rows, -(-vocab // MAXIMA_BLOCK)), dtype=torch.float32)
-        wide = logits.dtype == torch.float32
-        self._masses(logits.data_ptr(), masses.data_ptr(), maxima.data_ptr(), rows, vocab, scale, wide)
-        return masses, maxima
+        self._heads(
+            logits.data_ptr(),
+            values.data_ptr(),
+            columns.data_ptr(),
+            masses.data_ptr(),
+            rows,
+            vocab,
+            size,
+            scale,
+            logits.dtype == torch.float32,
+        )
+        return values, columns, masses
 
 
 @functools.cache
@@ -408,9 +418,10 @@ def _statistics_agree(kernels: Kernels) -> bool:
         expected = torch.stack([given.double().logsumexp(dim=-1), entropy, certainty], dim=1)
         if not torch.allclose(kernels.row_statistics(given).double(), expected, rtol=1e-4, atol=1e-6):
             return False
-        masses, maxima = kernels.row_masses(given, 0.7)
-        padded = torch.nn.functional.pad(given.float(), (0, -given.shape[1] % MAXIMA_BLOCK), value=-torch.inf)
-        if not torch.equal(maxima, padded.view(len(given), -1, MAXIMA_BLOCK).amax(dim=-1)):
+        values, columns, masses = kernels.row_heads(given, 9, 0.7)
+        if not torch.equal(values, given.float().topk(9, dim=-1).values):
+            return False
+        if not torch.equal(given.float().gather(1, columns), values):
             return False
         if not torch.allclose(masses, (given.double() * 0.7).logsumexp(dim=-1), rtol=1e-5):
             return False
