@@ -94,12 +94,15 @@ MEASUREMENTS = {
     "merge": Measurement(
         "FETCH state merging around beam, best-first and MCTS, 60 problems",
         20,
-        (f"compare gsm8k --data {{data}} --strategies {MERGED} --limit 60 {STEPS} --out {{out}}",),
+        (f"compare gsm8k --data {{data}} --strategies {MERGED} --limit 60 --concurrency 30 {STEPS} --out {{out}}",),
     ),
     "strategies": Measurement(
         "six strategies at equal token budgets, 60 problems",
         25,
-        (f"compare gsm8k --data {{data}} --strategies {SIX} --budget-tokens 1000,4000 --limit 60 --out {{out}}",),
+        (
+            f"compare gsm8k --data {{data}} --strategies {SIX} --budget-tokens 1000,4000 --limit 60 --concurrency 60 "
+            "--out {out}",
+        ),
     ),
     "strategies-math": Measurement(
         "three strategies on MATH-500 with the 1.5B, width 8, 30 problems",

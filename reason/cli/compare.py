@@ -82,7 +82,14 @@ def compare(
     data: options.Data = None,
     model: options.Model = None,
     seed: options.Seed = 0,
-    concurrency: Annotated[int, typer.Option(min=1, help="Problems under way at once, for every strategy.")] = 8,
+    concurrency: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            help="Problems under way at once, for every strategy. Under a budget few solutions of one problem run "
+            "side by side, so that more problems fill the batch.",
+        ),
+    ] = 8,
     few_shot: options.FewShot = 0,
     question_field: options.QuestionField = None,
     answer_field: options.AnswerField = None,

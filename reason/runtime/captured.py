@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import torch
 
-from reason.runtime.gpu.work import Capacity, DeviceWork, Work, upload
+from reason.runtime.gpu.work import Capacity, DeviceWork, Work, power_of_two, upload
 
 if TYPE_CHECKING:
     from reason.runtime.attention.plan import RowBatch
@@ -172,13 +172,13 @@ def bucket_for(size: Capacity) -> Capacity:
     """The room that a batch's bucket has: rows in steps of an eighth or less, the rest in powers of two, which cost
     little where they are empty: a program that ends at once, or a few bytes of a copy."""
     rows = size.rows
-    step = max(1, _power_of_two(rows) // 8) if rows > 4 else 1
+    step = max(1, power_of_two(rows) // 8) if rows > 4 else 1
     return Capacity(
         rows=-(-rows // step) * step,
-        narrow=max(_MIN_ITEMS, _power_of_two(size.narrow)),
-        wide=max(_MIN_ITEMS, _power_of_two(size.wide)),
-        parts=max(_MIN_ITEMS, _power_of_two(size.parts)),
-        keys=max(_MIN_KEYS, _power_of_two(size.keys)),
+        narrow=max(_MIN_ITEMS, power_of_two(size.narrow)),
+        wide=max(_MIN_ITEMS, power_of_two(size.wide)),
+        parts=max(_MIN_ITEMS, power_of_two(size.parts)),
+        keys=max(_MIN_KEYS, power_of_two(size.keys)),
     )
 
 
@@ -187,7 +187,3 @@ def _near(capacity: Capacity, wanted: Capacity) -> bool:
     return (
         capacity.narrow <= 4 * wanted.narrow and capacity.wide <= 4 * wanted.wide and capacity.keys <= 8 * wanted.keys
     )
-
-
-def _power_of_two(number: int) -> int:
-    return 1 << max(0, number - 1).bit_length()

@@ -20,6 +20,7 @@ import numpy.typing as npt
 import torch
 
 from reason.runtime.gpu.kernels import can_launch, launch
+from reason.runtime.gpu.work import power_of_two
 from reason.speculate.draft import CONTEXT, TOP
 
 __all__ = ["LEVELS", "WIDTH", "Ahead", "RecyclingTable", "StandTable", "Table", "look_ahead"]
@@ -249,7 +250,7 @@ def _launched(table: Arrays, contexts: torch.Tensor) -> list[torch.Tensor]:
         "ORDERS": 1 if table.factors is None else len(table.factors),
         "WAYS": _WAYS,
         "TOP": top,
-        "BLOCK": 1 << (top - 1).bit_length(),
+        "BLOCK": power_of_two(top),
         "LEVELS": LEVELS,
         "WIDTH": WIDTH,
         "num_warps": 1,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
-from reason.runtime.gpu.work import DeviceWork, Tiling, make_work, make_work_ahead, upload
+from reason.runtime.gpu.work import DeviceWork, Tiling, make_work, make_work_ahead, power_of_two, upload
 
 if TYPE_CHECKING:
     from reason.runtime.attention.plan import AttentionPlan, RowBatch
@@ -65,8 +65,8 @@ class GpuKernels:
     @classmethod
     def choose(cls, shape: AttentionShape, device: torch.device) -> GpuKernels:
         """Tiles that fit the shared memory of a Hopper multiprocessor (227 KiB), and of an Ampere one (163 KiB)."""
-        narrow_lanes = max(_MIN_M, _power_of_two(shape.groups))
-        width = _power_of_two(shape.head_dim) * shape.dtype.itemsize  # bytes of a padded head
+        narrow_lanes = max(_MIN_M, power_of_two(shape.groups))
+        width = power_of_two(shape.head_dim) * shape.dtype.itemsize  # bytes of a padded head
         keys, stages = (64, 3) if width <= 256 else (32, 3) if width <= 512 else (16, 2)
         narrow = Tile(narrow_lanes, keys, warps=4 if narrow_lanes > _MIN_M else 2, stages=stages)
         wide = Tile(max(_WIDE_M, narrow_lanes), keys, warps=4, stages=stages)
@@ -138,7 +138,7 @@ class GpuKernels:
         sizes = {
             "GROUPS": self.shape.groups,
             "DIM": head_dim,
-            "BLOCK_D": max(16, _power_of_two(head_dim)),
+            "BLOCK_D": max(16, power_of_two(head_dim)),
         }
         inputs = (query, keys, values, work.items, work.slots, work.key_positions, work.positions, part_out, part_lse)
         first = 0
@@ -157,7 +157,7 @@ class GpuKernels:
                 launch(attend_items, (count, kv_heads), inputs, numbers, sizes | options)
             first += count
         out = torch.empty_like(query)
-        sizes |= {"BLOCK_G": _power_of_two(self.shape.groups), "num_warps": 2}
+        sizes |= {"BLOCK_G": power_of_two(self.shape.groups), "num_warps": 2}
         results = (part_out, part_lse, work.part_begins, work.parts, out)
         launch(merge_parts, (rows, kv_heads), results, (kv_heads,), sizes)
         return out
@@ -189,7 +189,7 @@ class GpuKernels:
             (eps, heads, kv_heads),
             {
                 "DIM": head_dim,
-                "BLOCK_HALF": _power_of_two(head_dim // 2),
+                "BLOCK_HALF": power_of_two(head_dim // 2),
                 "BLOCK_H": _HEADS_AT_ONCE,
                 "NORMED": norms is not None,
                 "num_warps": 4,
@@ -203,7 +203,7 @@ class GpuKernels:
 
         rows, size = x.shape
         assert x.is_contiguous()
-        out, block = torch.empty_like(x), _power_of_two(size)
+        out, block = torch.empty_like(x), power_of_two(size)
         options = {"SIZE": size, "BLOCK": block, "num_warps": min(16, max(1, block // 256))}
         launch(rms_norm, (rows,), (x, weight, out), (eps,), options)
         return out
@@ -234,10 +234,6 @@ def launch(
         return
     with torch.cuda.device(device):  # Triton launches on the current one
         kernel[grid](*tensors, *numbers, **options)
-
-
-def _power_of_two(number: int) -> int:
-    return 1 << (number - 1).bit_length()
 
 
 def interpreting() -> bool:

@@ -31,6 +31,7 @@ __all__ = [
     "make_work",
     "make_work_ahead",
     "pack",
+    "power_of_two",
     "upload",
 ]
 
@@ -287,3 +288,8 @@ def upload(
         return DeviceWork.of(host.to(device, non_blocking=True), capacity)
     into.copy_(host, non_blocking=True)
     return DeviceWork.of(into, capacity)
+
+
+def power_of_two(number: int) -> int:
+    """The least power of two that is no less than ``number``, and at least 1: what buckets and blocks are sized by."""
+    return 1 << max(0, number - 1).bit_length()
