@@ -25,7 +25,8 @@ AT_ONCE = "--plan speceyes:gate=logprob,direct=true,threshold=0.73,max_tokens=16
 AGREED = "--plan speceyes:gate=agreement,samples=4,threshold=0.75"
 ALL_GRAINS = f"--draft auto --route arbitrage:escalate=0.3 {AGREED}"
 
-MERGED = "beam,merge(inner=beam),best-first,merge(inner=best-first),mcts,merge(inner=mcts)"
+MCTS = "iterations=6,num_children=4"  # FETCH's breadth; with the default of two children there is little to merge
+MERGED = f"beam,merge(inner=beam),best-first,merge(inner=best-first),mcts({MCTS}),merge(inner=mcts,{MCTS})"
 SIX = "best-of-n(select=weighted),beam,dvts,rebase,ets,mcts"
 ROUTES = {
     "never": "never",

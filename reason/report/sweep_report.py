@@ -110,6 +110,10 @@ def _notes(entries: Sequence[Entry]) -> Iterator[str]:
         fixed = [e.setting.label for e in entries if e.setting.breadth is None and not _chooses_by_budget(e)]
         if fixed:
             yield f"The same under every budget, which may cut them off: {', '.join(fixed)}."
+        ended = [(entry, _ended_by_budget(entry)) for entry in entries]
+        if any(count for _, count in ended):
+            counts = ", ".join(f"{entry.setting.label} {count} of {entry.summary.done}" for entry, count in ended)
+            yield f"Problems that the budget ended: {counts}."
         for entry in entries:
             if over := sum(tokens > budget for tokens in _policy_tokens(entry)):
                 yield f"Note: {entry.setting.label} went over its budget on {over} of {entry.summary.done} problems."
@@ -125,11 +129,19 @@ def _notes(entries: Sequence[Entry]) -> Iterator[str]:
     for text, members in given.items():
         if text not in everywhere:
             yield f"{text}: {', '.join(entry.setting.label for entry in members)}."
-    yield from dict.fromkeys(f"Note: {note}." for entry in entries for note in entry.summary.notes)
+    for entry in entries:
+        for note in entry.summary.notes:
+            who = "" if note.startswith(entry.setting.strategy) else f"{entry.setting.label}: "
+            yield f"Note: {who}{note}."
 
 
 def _chooses_by_budget(entry: Entry) -> bool:
     return "budget_tokens" in known_fields(entry.setting.strategy, entry.setting.all_fields.get("inner"))
+
+
+def _ended_by_budget(entry: Entry) -> int:
+    results = ResultsFolder(entry.path).results().values()
+    return sum(result.stopped_by == "policy_tokens" for result in results)
 
 
 def _policy_tokens(entry: Entry) -> list[float]:
@@ -191,7 +203,8 @@ def _json(content: Mapping[str, Any]) -> bytes:
 
 
 def _calibration(entries: Sequence[Entry]) -> dict[str, Any]:
-    """See ``reason.search.calibration``."""
+    """See ``reason.search.calibration``. Of settings that are done: the first problems of one that is not may be the
+    easy ones."""
     rows = [
         {
             "strategy": entry.setting.strategy,
@@ -203,7 +216,7 @@ def _calibration(entries: Sequence[Entry]) -> dict[str, Any]:
             "problems": entry.summary.done,
         }
         for entry in entries
-        if entry.summary.accuracy is not None and not _chooses_by_budget(entry)
+        if entry.summary.complete and entry.summary.accuracy is not None and not _chooses_by_budget(entry)
     ]
     return {"task": entries[0].summary.task, "model": entries[0].summary.model, "rows": rows}
 

@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -22,6 +23,7 @@ from reason.fields import check_types, hints
 __all__ = ["CalibrationRow", "choose", "read_calibration"]
 
 _PATIENCE = 0.5  # standard errors that more tokens must gain
+_CLEAR = 2.0  # standard errors of a difference that another strategy than the table's first must gain
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +57,13 @@ class CalibrationRow:
     def fits(self) -> float:
         """The least budget under which this accuracy can be expected: a limit that cut problems off where none did when
         it was measured would cost some."""
-        return self.most_policy_tokens if self.budget_tokens is None else self.budget_tokens
+        return min(self.most_policy_tokens, self.budget_tokens or self.most_policy_tokens)
+
+    @property
+    def variance(self) -> float:
+        """Of the accuracy, as an estimate from so many problems; more than 0 where all or none were right."""
+        share = (self.accuracy * self.problems + 1.0) / (self.problems + 2.0)
+        return share * (1.0 - share) / max(1, self.problems)
 
 
 @lru_cache(maxsize=16)
@@ -79,11 +87,20 @@ def read_calibration(file: str = "") -> tuple[CalibrationRow, ...]:
 
 def choose(rows: Sequence[CalibrationRow], budget_tokens: int) -> CalibrationRow:
     """The row to use where a problem may cost so many generated tokens: the most accurate that fits, or a cheaper one
-    that is as good within noise; the cheapest of all if none fits."""
-    fitting = [row for row in rows if row.fits <= budget_tokens]
-    if not fitting:
-        return min(rows, key=lambda row: row.fits)
+    that is as good within noise. The best of several strategies owes something to luck, so that the first row's is left
+    only for one that is clearly better. If nothing fits, the same among what comes nearest."""
+    least = max(budget_tokens, min(row.fits for row in rows))
+    fitting = [row for row in rows if row.fits <= least]
+    own = [row for row in fitting if row.strategy == rows[0].strategy]
+    if own:
+        usual = max(own, key=lambda row: row.accuracy)
+        fitting = own + [row for row in fitting if row.strategy != usual.strategy and _clearly_better(row, usual)]
     best = max(fitting, key=lambda row: (row.accuracy, -row.policy_tokens))
-    noise = _PATIENCE * (best.accuracy * (1.0 - best.accuracy) / max(1, best.problems)) ** 0.5
+    noise = _PATIENCE * math.sqrt(best.variance)
     good = [row for row in fitting if row.accuracy >= best.accuracy - noise]
     return min(good, key=lambda row: (row.policy_tokens, -row.accuracy))
+
+
+def _clearly_better(row: CalibrationRow, usual: CalibrationRow) -> bool:
+    spread = math.sqrt(row.variance + usual.variance)
+    return row.accuracy - usual.accuracy > _CLEAR * spread

@@ -112,21 +112,32 @@ def merge(tree: Tree, siblings: Sequence[int], *, embedder: str, distance: float
             tree.note(merged, merged_into=members[0])
 
 
-def spread(view: MergedTree, expand: Expand) -> Iterator[Expand]:
+def spread(view: MergedTree, expand: Expand, longest: int | None = None) -> Iterator[Expand]:
     """An expansion of a hyper-node as expansions of its members: the j-th sample below it comes from member j mod
-    |members|. A member that is longer than its representative gets so much shorter samples; what begins a text of its
-    own, or is an aside, is asked of the representative."""
+    |members|. What begins a text of its own, or is an aside, is asked of the representative.
+
+    Args:
+        longest: limit of a solution. A member that has no more left than a step may have is written to its end; without
+            it, a step is a step wherever it begins. Samples that go to an end are to end where the representative's do.
+    """
     best = view[expand.node]
-    limit = best.path_tokens + expand.max_tokens
-    members = [member for member in best.notes.get("members", ()) if view.real[member].path_tokens < limit]
+    members = [(member, _rest(view, best, member, expand, longest)) for member in best.notes.get("members", ())]
+    members = [(member, rest) for member, rest in members if rest > 0]
     if len(members) < 2 or expand.aside or not isinstance(expand.prompt, str):
         yield expand
         return
     begun = sum(not child.aside and not child.begins for child in view.children(best.id))
     for place in range(begun, begun + expand.num_samples):
-        member = members[place % len(members)]
-        left = limit - view.real[member].path_tokens
-        yield replace(expand, node=member, num_samples=1, max_tokens=min(left, expand.max_tokens))
+        member, rest = members[place % len(members)]
+        until = "end" if rest <= expand.max_tokens else expand.until
+        yield replace(expand, node=member, num_samples=1, until=until, max_tokens=min(rest, expand.max_tokens))
+
+
+def _rest(view: MergedTree, best: Node, member: int, expand: Expand, longest: int | None) -> int:
+    """How many tokens there may be below a member."""
+    if expand.until == "end":
+        longest = best.path_tokens + expand.max_tokens
+    return expand.max_tokens + 1 if longest is None else longest - view.real[member].path_tokens
 
 
 class _Shown(Node):

@@ -69,17 +69,19 @@ def _weighted(voters: Sequence[Sequence[Node]]) -> tuple[Sequence[Node], float]:
 
 
 def best_unfinished(tree: Tree) -> Node | None:
-    """The solution to go on with if only one may: unpruned before pruned, by the nearest score on its path, the longest
-    among equals."""
+    """The solution to go on with if only one may: unpruned before pruned, and what another says as well last; by the
+    nearest score on its path, the longest among equals."""
 
     def score(node: Node) -> float:
         scores = [float(step.notes["score"]) for step in tree.path(node.id) if "score" in step.notes]
         return scores[-1] if scores else 0.0
 
     cut = [leaf for leaf in tree.leaves() if not leaf.aside and (leaf.open or leaf.finish_reason == "length")]
-    return max(
-        cut, key=lambda leaf: ("pruned" not in leaf.notes, score(leaf), leaf.path_tokens, -leaf.id), default=None
-    )
+    return max(cut, key=lambda leaf: (_standing(leaf), score(leaf), leaf.path_tokens, -leaf.id), default=None)
+
+
+def _standing(leaf: Node) -> int:
+    return 0 if "merged_into" in leaf.notes else 1 if "pruned" in leaf.notes else 2
 
 
 def _score(leaf: Node) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -278,6 +278,7 @@ def test_the_note_under_a_budget(engine: ForgetfulEngine, tmp_path: Path) -> Non
     assert "Note: auto chose best-of-n(" in table.note
     assert "reserves its token limit" in table.note
     assert "went over" not in table.note
+    assert "ended" not in table.note
     (free,) = sweep_tables(run_sweep(engine, tmp_path / "free", "best-of-n,probtree", problems=2).entries)
     assert "budget" not in free.note
 
@@ -296,6 +297,33 @@ def test_verifier_tokens_and_spending_over_a_cap_are_shown(engine: ForgetfulEngi
     )
     assert [row[table.headings.index("verifier tokens")] for row in table.rows] == ["0", "40"]
     assert "best-of-n(top_k=3,num_samples=1) went over its budget on 2 of 3 problems" in table.note
+
+
+def test_who_was_ended_by_the_budget(engine: ForgetfulEngine, tmp_path: Path) -> None:
+    sweep = run_sweep(engine, tmp_path, "best-of-n,best-of-n(top_k=3)", problems=3, budgets=[400])
+    results = sweep.entries[1].path / "results.jsonl"
+    first, *others = results.read_text().splitlines()
+    cut = json.dumps(json.loads(first) | {"stopped_by": "policy_tokens"})
+    results.write_text("".join(f"{line}\n" for line in (cut, *others)))
+    (table,) = sweep_tables(sweep.entries)
+    counts = "best-of-n(num_samples=1) 0 of 3, best-of-n(top_k=3,num_samples=1) 1 of 3"
+    assert f"Problems that the budget ended: {counts}." in table.note
+
+
+def test_settings_that_are_not_done_are_named_and_calibrate_nothing(
+    engine: ForgetfulEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first of their problems may be the easy ones."""
+    monkeypatch.setattr("reason.report.sweep_report.can_plot", lambda: False)
+    sweep = run_sweep(engine, tmp_path)
+    done, part = sweep.entries
+    summary = replace(part.summary, done=3, notes=["4 of 7 problems are not done"])
+    entries = [done, replace(part, summary=summary)]
+    (table,) = sweep_tables(entries)
+    assert "Note: best-of-n(num_samples=4): 4 of 7 problems are not done." in table.note
+    write_report(entries, tmp_path)
+    (row,) = read_calibration(str(tmp_path / "calibration.json"))
+    assert row.fields == {"num_samples": 2}
 
 
 def test_settings_are_compared_within_their_group_and_budget(engine: ForgetfulEngine, tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ def row(name: str, tokens: float, accuracy: float, problems: int = 100, **more: 
     )
 
 
-ROWS = (row("a", 300, 0.30), row("b", 1000, 0.50), row("c", 900, 0.42), row("d", 4000, 0.52), row("e", 4100, 0.70))
+ROWS = (row("a", 300, 0.30), row("b", 1000, 0.50), row("c", 900, 0.46), row("d", 4000, 0.52), row("e", 4100, 0.70))
 
 
 def test_the_most_accurate_that_fits_is_chosen() -> None:
@@ -40,12 +40,31 @@ def test_more_tokens_must_gain_more_than_noise() -> None:
     assert choose((row("a", 10, 0.5, 10**6), row("b", 20, 0.52, 10**6)), 20).strategy == "b"
 
 
+def test_the_first_strategy_is_left_for_a_clear_gain_only() -> None:
+    """The best of several that are equally good was lucky."""
+    few = (row("a", 1000, 0.30, 60), row("b", 1000, 0.36, 60), row("c", 900, 0.40, 60))
+    assert choose(few, 1000).strategy == "a"
+    many = [row(each.strategy, each.policy_tokens, each.accuracy, 6000) for each in few]
+    assert choose(many, 1000).strategy == "c"
+    assert choose([*few, row("a", 4000, 0.35, 60)], 4000).policy_tokens == 4000  # its size is chosen as ever
+    assert choose([row("a", 2000, 0.9), row("b", 900, 0.1)], 1000).strategy == "b"  # it does not fit
+    lucky = (row("a", 1000, 0.6), row("b", 1000, 1.0, 3))
+    assert choose(lucky, 1000).strategy == "a"
+
+
+def test_if_nothing_fits_the_best_of_the_nearest_is_taken() -> None:
+    capped = [row(name, 980, accuracy, 2000, budget_tokens=970) for name, accuracy in (("a", 0.2), ("b", 0.4))]
+    assert choose([*capped, row("c", 4000, 0.9)], 500).strategy == "b"
+
+
 def test_a_row_fits_where_its_problems_are_not_cut_off() -> None:
     """Its mean may lie below a limit that cuts off half of them."""
-    few, many = row("few", 300, 0.2), row("many", 1190, 0.3, most_policy_tokens=1590)
+    few, many = row("few", 300, 0.2), row("many", 1190, 0.4, most_policy_tokens=1590)
     assert [choose((few, many), budget).strategy for budget in (1200, 1589, 1590)] == ["few", "few", "many"]
-    capped = row("capped", 700, 0.4, budget_tokens=1000)
+    capped = row("capped", 700, 0.4, budget_tokens=1000, most_policy_tokens=1010)
     assert [choose((few, capped), budget).strategy for budget in (999, 1000)] == ["few", "capped"]
+    idle = row("idle", 700, 0.4, budget_tokens=4000, most_policy_tokens=900)
+    assert [choose((few, idle), budget).strategy for budget in (899, 900)] == ["few", "idle"]
 
 
 def line(strategy: str, tokens: Any, accuracy: float, fields: dict[str, Any]) -> dict[str, Any]:

@@ -227,6 +227,20 @@ def test_a_longer_member_gets_shorter_samples_and_one_without_room_none() -> Non
     assert [(each.node, each.max_tokens) for each in asked] == [(2, 40), (3, 20), (1, 40)]
 
 
+@pytest.mark.parametrize("until", ["step", 40])
+def test_a_step_of_a_longer_member_is_as_long(until: Any) -> None:
+    """What is near the limit of a solution is written to its end, as `Stepwise.step` has it."""
+    view = of_three()
+    view.real[2].path_tokens, view.real[3].path_tokens, view.real[1].path_tokens = 12, 90, 100
+    step = Expand(node=2, num_samples=3, until=until, max_tokens=40)
+    asked = [(each.node, each.until, each.max_tokens) for each in spread(view, step, longest=500)]
+    assert asked == [(2, until, 40), (3, until, 40), (1, until, 40)]
+    asked = [(each.node, each.until, each.max_tokens) for each in spread(view, step, longest=120)]
+    assert asked == [(2, until, 40), (3, "end", 30), (1, "end", 20)]
+    assert [each.node for each in spread(view, step, longest=100)] == [2, 3, 2]
+    assert [each.max_tokens for each in spread(view, step)] == [40, 40, 40]
+
+
 def test_what_does_not_go_on_from_the_text_is_asked_of_the_representative() -> None:
     say = (Message(role="user", content="Sure?"),)
     for expand in (Expand(node=2, num_samples=2, prompt=say, keep=True), Expand(node=2, num_samples=2, aside=True)):

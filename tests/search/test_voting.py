@@ -199,3 +199,16 @@ def test_pruned_ones_come_last() -> None:
     assert best_unfinished(tree) is going
     going.finish_reason = "eos"
     assert best_unfinished(tree) is pruned
+
+
+def test_what_another_says_as_well_comes_last_of_all() -> None:
+    """It has no score of its own: its parent's is not what the verifier thinks of it."""
+    tree = tree_of()
+    parent, pruned = leaf(tree, "step"), leaf(tree, "step", tokens=1)
+    tree.note(parent.id, score=0.9)
+    tree.note(pruned.id, score=0.2, pruned=True)
+    merged = leaf(tree, "step", parent=parent.id, tokens=9)
+    tree.note(merged.id, merged_into=parent.id)
+    assert best_unfinished(tree) is pruned
+    pruned.finish_reason = "eos"
+    assert best_unfinished(tree) is merged

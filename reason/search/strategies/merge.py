@@ -7,11 +7,14 @@ Only siblings of one (hyper-)node are compared, once all samples asked for below
 of a cluster stands for it, the others look to the inner strategy like samples that failed, and an expansion of it is
 shared out among them round-robin. Searches that rank states spend on others what they save; in REBASE and ETS a state
 gets its share of the whole width, by its score and not by how many said it. In a particle filter too it weighs what
-one particle does, so that what many said gets fewer copies.
+one particle does, so that what many said gets fewer copies. A subtree of DVTS whose first steps all say what another's
+say ends with them. MCTS compares what it samples together: with two children a node there is at most one pair, and with
+progressive widening, which samples one at a time, nothing is merged.
 
 We depart from the original in its embedder, which was trained for the purpose; in merging no finished solutions (they
-cost nothing more, and vote; theirs are merged where they are part of a beam); and in leaving invalid steps to the inner
-strategy. Our own strategies that do not write step by step are not wrapped: they have nothing to merge.
+cost nothing more, and vote; theirs are merged where they are part of a beam); in leaving invalid steps to the inner
+strategy; and in that MCTS gives a state no higher prior, and no more children, for how many said it. Our own strategies
+that do not write step by step are not wrapped: they have nothing to merge.
 """
 
 from __future__ import annotations
@@ -77,7 +80,7 @@ class Merge:
             if not dropped:
                 break
             cancelled |= dropped
-        translated = [each for action in actions for each in _translated(view, action)]
+        translated = [each for action in actions for each in self._translated(view, action)]
         return [*self._measures(view, actions), *translated]
 
     def tell(self, tree: Tree, done: Sequence[int]) -> None:
@@ -93,6 +96,17 @@ class Merge:
 
     def answer(self, tree: Tree) -> Answer:
         return self.inner.answer(MergedTree(tree, range(len(tree))))
+
+    def _translated(self, view: MergedTree, action: Action) -> Iterator[Action]:
+        """What an action on the view is on the real tree."""
+        if isinstance(action, Expand):
+            *_, innermost = layers(self.inner)
+            yield from spread(view, action, innermost.max_tokens if isinstance(innermost, Decoding) else None)
+        elif isinstance(action, Cancel):
+            if pending := tuple(node for node in action.nodes if view.real[node].pending):
+                yield Cancel(nodes=pending)
+        else:
+            yield action
 
     def _measures(self, view: MergedTree, actions: Sequence[Action]) -> Iterator[Measure]:
         """What has to be known of hidden siblings before they are merged, once the strategy wants no more of them."""
@@ -147,14 +161,3 @@ def _has(node: Node, name: str) -> bool:
 
 def _dropped(actions: Sequence[Action]) -> set[int]:
     return {node for action in actions if isinstance(action, Cancel) for node in action.nodes}
-
-
-def _translated(view: MergedTree, action: Action) -> Iterator[Action]:
-    """What an action on the view is on the real tree."""
-    if isinstance(action, Expand):
-        yield from spread(view, action)
-    elif isinstance(action, Cancel):
-        if pending := tuple(node for node in action.nodes if view.real[node].pending):
-            yield Cancel(nodes=pending)
-    else:
-        yield action
