@@ -98,11 +98,13 @@ MEASUREMENTS = {
         (f"compare gsm8k --data {{data}} --strategies {MERGED} --limit 60 --concurrency 30 {STEPS} --out {{out}}",),
     ),
     "strategies": Measurement(
-        "six strategies at equal token budgets, 60 problems",
-        25,
+        "six strategies at equal token budgets, 60 problems; and other sizes of the vote, for the table of `auto`",
+        30,
         (
             f"compare gsm8k --data {{data}} --strategies {SIX} --budget-tokens 1000,4000 --limit 60 --concurrency 60 "
             "--out {out}",
+            "compare gsm8k --data {data} --strategies best-of-n(select=weighted) --sweep num_samples=1,6 --limit 60 "
+            "--concurrency 60 --out {out}",
         ),
     ),
     "strategies-math": Measurement(
