@@ -48,9 +48,12 @@ def microseconds(call: Callable[[], object]) -> float:
 
 def main() -> None:
     print("| rows | shared tokens | (rows - 1) * shared | group, us | copied, us |\n|---|---|---|---|---|")
-    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    cores = len(os.sched_getaffinity(0))
     if (kernels := native_kernels()) is not None:
-        kernels.set_threads(torch.get_num_threads())
+        kernels.set_threads(cores)
+        torch.set_num_threads(1)  # as in the engine: torch's own threads would wait on the cores that the kernels need
+    else:
+        torch.set_num_threads(cores)
     for num_rows in (2, 4, 8, 16, 32):
         for shared in (16, 32, 64, 128, 256, 512):
             grouped, copied, slots = plans(num_rows, shared)
