@@ -3,7 +3,8 @@
     {"task": …, "model": …, "rows": [{"strategy": …, "fields": {…}, "budget_tokens": …, "policy_tokens": …,
                                       "most_policy_tokens": …, "accuracy": …, "problems": …}]}
 
-``reason compare`` writes one beside its report. The one that comes with the package is of GSM8K and the default model.
+``reason compare`` writes one beside its report. The one that comes with the package is of the default model and the
+first 60 problems of GSM8K's test set: an evaluation of ``auto`` on those flatters it.
 """
 
 from __future__ import annotations
