@@ -1,6 +1,6 @@
 """Greedy accuracy of plain ``transformers`` on a task, with the prompts that ``reason eval`` uses.
 
-    python benchmarks/greedy_baseline.py MODEL gsm8k --limit 200 --out FILE.jsonl
+    python benchmarks/greedy_baseline.py MODEL PROBLEMS.jsonl --limit 200 --out FILE.jsonl
 
 Compare with ``reason eval gsm8k --strategy best-of-n -S num_samples=1 -S temperature=0`` on the same problems.
 """

@@ -1,7 +1,7 @@
 """The commands behind the larger tables of docs/benchmarks.md, routing.md and planning.md, by name.
 
 python benchmarks/reproduce.py --list
-python benchmarks/reproduce.py ets ets-wide --data DIR --out DIR
+python benchmarks/reproduce.py ets ets-wide --data DIR --out DIR    # without --data from the hub, as `reason eval`
 
 Commands run one after the other: what is timed wants the machine to itself. Each goes on where it was when it was
 stopped, so that running the same line again finishes it; what is finished is passed over in seconds.
@@ -157,11 +157,20 @@ MEASUREMENTS = {
 }
 
 
+def words_of(command: str, data: Path | None, out: Path) -> list[str]:
+    """A command's, with the folders put in; without ``data`` tasks come from the hub."""
+    if data is None:
+        command = command.replace("--data {data} ", "")
+    return [word.format(data=data, out=out) for word in command.split()]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", metavar="NAME")
     parser.add_argument("--list", action="store_true", help="the names, and what they cost")
-    parser.add_argument("--data", type=Path, help="the folder of the tasks' data, as for `reason eval`")
+    parser.add_argument(
+        "--data", type=Path, help="the folder of the tasks' data, as for `reason eval`; else from the hub"
+    )
     parser.add_argument("--out", type=Path, default=Path("runs/reproduce"), help="a folder for each name is made in it")
     parser.add_argument(
         "--options", type=shlex.split, default=[], help='for every `reason` command, as in --options="--quantize int8"'
@@ -173,13 +182,11 @@ def main() -> None:
         return
     if unknown := [name for name in arguments.names if name not in MEASUREMENTS]:
         parser.error(f"there is no {', '.join(unknown)}; --list says what there is")
-    if arguments.data is None:
-        parser.error("--data is needed")
     for name in arguments.names:
         out = arguments.out / name
         out.mkdir(parents=True, exist_ok=True)
         for command in MEASUREMENTS[name].commands:
-            words = [word.format(data=arguments.data, out=out) for word in command.split()]
+            words = words_of(command, arguments.data, out)
             script = words[0] == "python"
             if not script:
                 words += arguments.options

@@ -33,9 +33,10 @@ def script(name: str) -> ModuleType:
 
 reproduce = script("reproduce")
 COMMANDS = [
-    (name, [word.format(data="DATA", out="OUT") for word in command.split()])
+    (name, reproduce.words_of(command, data, Path("OUT")))
     for name, measurement in reproduce.MEASUREMENTS.items()
     for command in measurement.commands
+    for data in (Path("DATA"), None)
 ]
 
 
@@ -61,6 +62,7 @@ def check_strategies(found: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize(("name", "words"), COMMANDS)
 def test_the_commands_are_ones_that_run(name: str, words: list[str]) -> None:
+    assert "None" not in words
     if words[0] == "python":
         assert (ROOT / words[1]).is_file()
         return
