@@ -211,7 +211,7 @@ def test_what_auto_chose_is_shown(reason: Reason, loads: Loads) -> None:
         "solve", "6 × 7?", "-s", "esc", "-S", "inner=auto", "--max-policy-tokens", "300", env={"COLUMNS": "200"}
     )
     assert result.exit_code == 0, result.output
-    assert "esc, best-of-n(max_tokens=512,num_samples=1)" in result.stdout
+    assert "esc, best-of-n(select=weighted,num_samples=1)" in result.stdout
 
 
 def test_no_answer(reason: Reason, monkeypatch: pytest.MonkeyPatch) -> None:
