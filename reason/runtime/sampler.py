@@ -233,7 +233,7 @@ def _head(logits: torch.Tensor, temperature: float) -> _Head:
     if (kernels := _kernels_for(logits)) is not None:
         values, tokens, masses = kernels.row_heads(logits, size, 1.0 / temperature)
         return _Head(tokens.numpy(), values.numpy().astype(np.float64) / temperature, masses.numpy())
-    values, tokens = _top(logits, size)
+    values, tokens = _top_by_blocks(logits, size)
     scaled = values.double() / temperature
     log_mass = scaled[:, 0].clone()
     step = _chunk(logits)
