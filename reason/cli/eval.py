@@ -7,7 +7,6 @@ import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
-from urllib.parse import urlsplit
 
 import typer
 
@@ -200,7 +199,9 @@ def default_folder(task: str, model: str | None, *how: str) -> Path:
 
 def served_name(base_url: str | None) -> str | None:
     """What a folder is called after where a server runs its only model."""
-    return None if base_url is None else urlsplit(base_url).netloc
+    from reason.engine.remote.address import Address
+
+    return None if base_url is None else Address(base_url=base_url).host
 
 
 def print_tasks(*, as_json: bool) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import signal
 import sys
 from typing import Annotated, Literal
 
@@ -60,8 +61,8 @@ def mcp(
                 open_service(model, strategy=strategy, setting=setting, allow=allow, limits=limits, loading=loading)
             )
         if listening is None:
-            with contextlib.suppress(KeyboardInterrupt):
-                make_mcp_server(service).run("stdio")
+            signal.signal(signal.SIGINT, signal.SIG_DFL)  # else it waits for the thread that reads standard input
+            make_mcp_server(service).run("stdio")
             return
         listener = Server(make_mcp_app(service, security), service, grace_seconds=grace, lifespan=True)
         typer.echo(f"{service.engine.name} at {url_of(listening)}/mcp  (Ctrl-C ends it)", err=True)

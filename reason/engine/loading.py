@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -12,7 +11,7 @@ import torch
 from reason.engine.codec import HubCodec
 from reason.engine.cores import CoreWatch
 from reason.errors import OutOfKV, UsageError
-from reason.models.load import load_model, load_tokenizer, resolve
+from reason.models.load import load_model, load_tokenizer, read_json, resolve
 from reason.runtime.kv_pool import KVPool
 from reason.runtime.linear import can_pack
 from reason.runtime.native import native_kernels
@@ -187,9 +186,7 @@ def _free_memory(device: torch.device) -> int:
 def _eos_token_ids(folder: Path, tokenizer: Any) -> list[int]:
     """End-of-sequence ids: generation_config, else config, else the tokenizer's."""
     for name in ("generation_config.json", "config.json"):
-        file = folder / name
-        if file.is_file():
-            ids = json.loads(file.read_text(encoding="utf-8")).get("eos_token_id")
-            if ids is not None:
-                return list(ids) if isinstance(ids, list) else [int(ids)]
+        ids = read_json(folder / name).get("eos_token_id")
+        if ids is not None:
+            return list(ids) if isinstance(ids, list) else [int(ids)]
     return [] if tokenizer.eos_token_id is None else [int(tokenizer.eos_token_id)]

@@ -28,6 +28,7 @@ __all__ = [
     "load_backbone",
     "load_model",
     "load_tokenizer",
+    "read_json",
     "read_weights",
     "resolve",
     "resolve_tokenizer",
@@ -72,7 +73,7 @@ def resolve(
     text = os.fspath(name) if name is not None else default_model()
     if found := CATALOGUE.get(text.lower()):
         return ResolvedModel(found.name, _catalogue_folder(found, pull, cache or Cache.default(), progress), found)
-    path = Path(text).expanduser()
+    path = _path_of(text)
     if path.is_dir():
         return ResolvedModel(text, _checked_folder(path))
     if path.is_file():
@@ -90,7 +91,7 @@ def resolve_tokenizer(name: str | os.PathLike[str]) -> Path:
     """The folder of a model's tokenizer, for a model that runs elsewhere. Weights are fetched only where the tokenizer
     is in the same file (catalogue names); otherwise as ``resolve``."""
     text = os.fspath(name)
-    path = Path(text).expanduser()
+    path = _path_of(text)
     if text.lower() not in CATALOGUE:
         if path.is_dir():
             return path
@@ -120,7 +121,7 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     import transformers
 
     classes: Any = transformers  # its tokenizers are not typed
-    config = _read_json(folder / "tokenizer_config.json")
+    config = read_json(folder / "tokenizer_config.json")
     tokenizer: PreTrainedTokenizerBase
     if (folder / MANIFEST).is_file() and config.get("tokenizer_class") in _GENERIC:
         template = folder / "chat_template.jinja"
@@ -132,8 +133,8 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
         return tokenizer
     try:
         tokenizer = classes.AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
-        raise ModelError(f"{folder} has no tokenizer that can be loaded: {error}") from error
+    except Exception as error:
+        raise ModelError(f"{folder} has no tokenizer that can be loaded: {_in_a_line(error)}") from error
     return tokenizer
 
 
@@ -168,8 +169,8 @@ def load_backbone(folder: Path, *, dtype: torch.dtype, device: torch.device | st
 
     try:
         config: Any = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
-        raise ModelError(f"{folder} has no configuration that can be read: {error}") from error
+    except Exception as error:
+        raise ModelError(f"{folder} has no configuration that can be read: {_in_a_line(error)}") from error
     for each in (config, config.get_text_config()):
         each.tie_word_embeddings = True  # no weights of its own for the head
     model, found = _pretrained(folder, "a decoder", dtype=dtype, config=config)
@@ -200,6 +201,7 @@ def read_weights(folder: Path, prefixes: Iterable[str]) -> dict[str, torch.Tenso
 
 def _pretrained(folder: Path, what: str, **options: Any) -> tuple[Any, dict[str, Any]]:
     """A causal language model, and what was found missing or left over."""
+    import torch
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
@@ -218,8 +220,10 @@ def _pretrained(folder: Path, what: str, **options: Any) -> tuple[Any, dict[str,
             trust_remote_code=False,  # left open, transformers asks on the terminal whether to run a checkpoint's code
             **options,
         )
-    except (OSError, ValueError, KeyError) as error:
-        raise ModelError(f"{folder} cannot be loaded as {what}: {error}") from error
+    except (MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # what is wrong with a folder surfaces as anything, from any of three libraries
+        raise ModelError(f"{folder} cannot be loaded as {what}: {_in_a_line(error)}") from error
     finally:
         bars.set_verbosity(verbosity)
         if shown:
@@ -248,6 +252,17 @@ def _checked_folder(path: Path) -> Path:
     raise UsageError(f"{path} has no config.json: a model folder holds config.json, *.safetensors and tokenizer files")
 
 
+def _in_a_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:400] or type(error).__name__
+
+
+def _path_of(name: str) -> Path:
+    try:
+        return Path(name).expanduser()
+    except RuntimeError:  # ~name, of nobody here
+        return Path(name)
+
+
 def _unknown(text: str) -> UnknownName:
     error = UnknownName("model", text, CATALOGUE)
     error.args = (
@@ -256,11 +271,18 @@ def _unknown(text: str) -> UnknownName:
     return error
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """What a file of a model's folder says; nothing where there is none.
+
+    Raises:
+        ModelError: it is torn, or no JSON object.
+    """
     try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
     except ValueError as error:
         raise ModelError(f"{path} is not JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise ModelError(f"{path} holds no JSON object")
     return content

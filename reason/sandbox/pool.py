@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import shutil
+import socket
 import tempfile
 import weakref
 from collections.abc import Iterable, Mapping
@@ -33,6 +35,11 @@ class _Worker:
         self._process = backends.start(backend, folder)
         self._process.control.setblocking(False)
         self.kill = weakref.finalize(self, self._process.kill)
+
+    def end(self) -> None:
+        """Ends the connection, on which another task waits; that one then kills it."""
+        with contextlib.suppress(OSError):
+            self._process.control.shutdown(socket.SHUT_RDWR)
 
     async def ready(self) -> None:
         """Waits until it is warm.
@@ -110,6 +117,7 @@ class Sandbox:
         self._backend = backends.unprotected() if unsafe else backends.find()
         self._slots = asyncio.Semaphore(workers)
         self._free: list[_Worker] = []
+        self._at_work: set[_Worker] = set()
         self._folder = tempfile.mkdtemp(prefix="reason-unsafe-") if unsafe else "/"
         self._tidy = weakref.finalize(self, shutil.rmtree, self._folder, True) if unsafe else None
         self._closed = False
@@ -166,6 +174,8 @@ class Sandbox:
         self._closed = True
         while self._free:
             self._free.pop().kill()
+        for worker in self._at_work:
+            worker.end()
         if self._tidy is not None:
             self._tidy()
 
@@ -184,6 +194,7 @@ class Sandbox:
                     raise UsageError("the sandbox is closed")
                 worker = await self._worker()
                 kept = False
+                self._at_work.add(worker)
                 try:
                     reply = await asyncio.wait_for(worker.ask(*messages), limits.wall_seconds + _GRACE)
                     kept = not self._closed
@@ -194,6 +205,7 @@ class Sandbox:
                     if attempt == 2:
                         return _lost("killed", "the worker died, and was replaced")
                 finally:
+                    self._at_work.discard(worker)
                     if kept:
                         self._free.append(worker)
                     else:

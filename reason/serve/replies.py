@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import secrets
 import time
@@ -18,10 +19,15 @@ __all__ = ["DONE", "Choice", "Outcome", "Reply", "event", "token_logprobs", "tol
 DONE = b"data: [DONE]\n\n"
 
 
+_LINE_ENDS = {ord(each): f"\\u{ord(each):04x}" for each in "\x85\u2028\u2029"}
+"""Some clients end a line there, where the standard does not."""
+
+
 def event(content: Mapping[str, Any], name: str | None = None) -> bytes:
     """One server-sent event."""
     head = "" if name is None else f"event: {name}\n"
-    return f"{head}data: {json.dumps(content, ensure_ascii=False, separators=(',', ':'))}\n\n".encode()
+    data = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
+    return f"{head}data: {data.translate(_LINE_ENDS)}\n\n".encode()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,7 +172,7 @@ class Reply:
             ]
             return {"content": content, "refusal": None}
         texts = [self.codec.decode([token]) for token, _ in rows]
-        starts = [sum(map(len, texts[:i])) for i in range(len(texts))]
+        starts = [0, *itertools.accumulate(map(len, texts))][: len(texts)]
         return {
             "tokens": texts,
             "token_logprobs": [row.token for _, row in rows],
@@ -192,7 +198,9 @@ def token_logprobs(codec: TextCodec, completion: Completion) -> tuple[tuple[int,
     if completion.finish_reason == "eos" and isinstance(completion.stopped_on, int):
         tokens = tokens[:-1]
     elif completion.finish_reason == "stop":
-        count = next((k for k in range(len(tokens) + 1) if len(codec.decode(tokens[:k])) >= len(completion.text)), 0)
+        count = len(tokens)  # a stop string is short: what it cut off is found from the end
+        while count and len(codec.decode(tokens[: count - 1])) >= len(completion.text):
+            count -= 1
         tokens = tokens[:count]
     return tuple(zip(tokens, rows[: len(tokens)], strict=True))
 

@@ -130,6 +130,10 @@ class RunningEngine:
         ("ftp://host/v1", "is an address like"),
         (f"http://me:{KEY}@host/v1", "must not hold a user"),
         (f"https://host/v1?key={KEY}", "must not hold a user"),
+        ("http://[::1:8000/v1", "is an address like"),
+        ("http://host:abc/v1", "is an address like"),
+        ("http://host:99999/v1", "is an address like"),
+        ("http://host/v1\x00", "is an address like"),
     ],
 )
 def test_addresses(url: str, message: str) -> None:
@@ -224,6 +228,32 @@ def test_a_list_of_models_that_fails() -> None:
     with RunningEngine("http://host/v1", model="m", backoff=0.001, transport=httpx.MockTransport(handle)) as engine:
         assert (engine.name, engine.server.family.name) == ("m", "openai")
     assert not looks
+
+
+@pytest.mark.parametrize("listed", [[{"id": "m"}], "m", ["m"], {"data": "m"}, {"data": {"id": "m"}}])
+def test_other_lists_of_models(listed: Any) -> None:
+    with RunningEngine("http://host/v1", model="m", transport=answering(chat_only, listed)) as engine:
+        assert engine.name == "m"
+
+
+@pytest.mark.parametrize("letter", ["\u2028", "\u2029", "\x85", "\x1c"])
+def test_letters_that_end_lines_elsewhere(letter: str) -> None:
+    """In a stream of events they are letters as any other."""
+
+    def streamed(body: dict[str, Any]) -> httpx.Response:
+        if not body.get("stream") or "max_tokens" in body or "logprobs" in body or "continue_final_message" in body:
+            return chat_only(body)
+        pieces: list[dict[str, Any]] = [
+            {"delta": {"content": f"two{letter}lines"}},
+            {"delta": {}, "finish_reason": "stop"},
+        ]
+        events = [json.dumps({"choices": [{"index": 0, **piece}]}, ensure_ascii=False) for piece in pieces]
+        data = "".join(f"data: {event}\r\n\r\n" for event in [*events, "[DONE]"])
+        return httpx.Response(200, content=data.encode(), headers={"content-type": "text/event-stream"})
+
+    with RunningEngine("http://host/v1", model="m", transport=answering(streamed)) as engine:
+        done = asyncio.run(ask(engine))
+    assert (done.text, done.error) == (f"two{letter}lines", None)
 
 
 def test_an_answer_that_is_no_json() -> None:

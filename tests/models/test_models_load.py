@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
@@ -22,6 +25,10 @@ from reason.models import (
     resolve,
 )
 from reason.models import load as load_module
+from tests.tiny import byte_tokenizer
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 def test_catalogue_names_have_no_case() -> None:
@@ -102,6 +109,42 @@ def test_folders_and_files_that_are_no_models(tmp_path: Path) -> None:
     folder = resolve(tmp_path).folder
     with pytest.raises(ModelError, match="cannot be loaded"):
         load_model(folder, dtype=torch.float32)
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("model.safetensors", b""),
+        ("model.safetensors", b"\x10\x00\x00\x00\x00\x00\x00\x00{}"),
+        ("config.json", b"[]"),
+        ("config.json", b'{"model_type": "llama", "hidden_size": "x"}'),
+        ("config.json", b'{"model_type": "llama", "hidden_size": 24, "num_attention_heads": 2}'),
+        ("tokenizer.json", b"{"),
+    ],
+)
+def test_a_damaged_folder_says_so(
+    tiny_model: Callable[..., PreTrainedModel], tmp_path: Path, file: str, content: bytes
+) -> None:
+    """As an interrupted copy leaves it."""
+    tiny_model("llama").save_pretrained(tmp_path)
+    byte_tokenizer().save_pretrained(tmp_path)
+    load_model(tmp_path, dtype=torch.float32)
+    load_tokenizer(tmp_path)
+    (tmp_path / file).write_bytes(content)
+    with pytest.raises(ModelError, match=re.escape(str(tmp_path))):
+        load_tokenizer(tmp_path) if file == "tokenizer.json" else load_model(tmp_path, dtype=torch.float32)
+
+
+@pytest.mark.parametrize("content", ["{", "[]"])
+def test_a_torn_json_file_says_so(tmp_path: Path, content: str) -> None:
+    (tmp_path / "generation_config.json").write_text(content)
+    with pytest.raises(ModelError, match=r"generation_config\.json"):
+        load_module.read_json(tmp_path / "generation_config.json")
+
+
+def test_a_folder_of_nobody() -> None:
+    with pytest.raises(UnknownName, match="nosuchuser"):
+        resolve("~nosuchuser/deep/model")
 
 
 def test_a_checkpoints_own_code_never_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -131,6 +131,16 @@ async def test_a_closed_sandbox_runs_nothing() -> None:
     assert not os.path.exists(sandbox._folder)
 
 
+async def test_closing_ends_what_runs(sandbox: Sandbox) -> None:
+    own = Sandbox(workers=1, unsafe=sandbox.backend == "unsafe")
+    await own.run("print(1)")
+    running = asyncio.ensure_future(own.run("import time; time.sleep(50)", limits=Limits(wall_seconds=60)))
+    await asyncio.sleep(0.3)
+    await own.close()
+    with pytest.raises(UsageError, match="closed"):
+        await asyncio.wait_for(running, 20)
+
+
 async def test_without_isolation_programs_run_and_are_limited(unprotected: Sandbox) -> None:
     assert unprotected.backend == "unsafe"
     assert (await unprotected.run("print(1)")).stdout == "1\n"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -133,6 +134,30 @@ async def test_logprobs(client: httpx.AsyncClient) -> None:
     }
     chunks = events(await client.post(CHAT, json=body | {"stream": True}))
     assert [c["logprobs"]["content"] for chunk in chunks for c in chunk["choices"] if c["logprobs"]] == [rows]
+
+
+@pytest.mark.parametrize("kind", ["chat", "completions"])
+async def test_logprobs_of_a_long_text_hold_nobody_up(kind: str) -> None:
+    """Of a text that a stop string cuts: in the time of a few decodings, not of one for each token."""
+    engine = ScriptedEngine(["x" * 6_000 + "END"])
+    decodings = 0
+    decode = engine.codec.decode
+
+    def counted(tokens: Sequence[int]) -> str:
+        nonlocal decodings
+        decodings += len(tokens) > 1_000
+        return decode(tokens)
+
+    engine.codec.decode = counted  # type: ignore[method-assign]
+    async with client_of(make_service(engine)) as client:
+        if kind == "chat":
+            (choice,) = (await ok(client, chat(logprobs=True, stop="END", max_tokens=7_000)))["choices"]
+            assert len(choice["logprobs"]["content"]) == 6_000
+        else:
+            body = {"model": "scripted", "prompt": "a", "max_tokens": 7_000, "logprobs": 1, "stop": "END"}
+            (choice,) = (await ok(client, body, "/v1/completions"))["choices"]
+            assert choice["logprobs"]["text_offset"] == [*range(6_000)]
+    assert decodings < 20
 
 
 async def test_logprobs_leave_out_the_end(tiny: LocalEngine) -> None:

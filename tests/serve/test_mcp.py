@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -122,6 +123,25 @@ async def test_over_standard_streams() -> None:
     async with Client(server) as client:
         found = await client.call_tool("solve", {"problem": "6 * 7?"})
     assert found.structured_content["answer"] == "42"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGINT for one process")
+def test_an_interrupt_ends_it_though_its_input_is_open() -> None:
+    command = [sys.executable, "-c", SCRIPT]
+    hello = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "t", "version": "0"}}
+    line = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": hello}) + "\n"
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen(command, **pipes, text=True, env=environment()) as server:
+        try:
+            assert server.stdin is not None
+            assert server.stdout is not None
+            server.stdin.write(line)
+            server.stdin.flush()
+            assert '"id":1' in server.stdout.readline()
+            server.send_signal(signal.SIGINT)
+            assert server.wait(60) == -signal.SIGINT
+        finally:
+            server.kill()
 
 
 @contextlib.contextmanager

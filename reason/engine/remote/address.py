@@ -39,11 +39,14 @@ class Address:
     server: str = "auto"
 
     def __post_init__(self) -> None:
-        parts = urlsplit(self.base_url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise UsageError(
-                f"base_url is an address like http://localhost:8000/v1, got {_without_user(self.base_url)}"
-            )
+        wrong = UsageError(f"base_url is an address like http://localhost:8000/v1, got {_without_user(self.base_url)}")
+        try:
+            parts = urlsplit(self.base_url)
+            port = parts.port
+        except ValueError:  # of a port that is none, or half a pair of brackets
+            raise wrong from None
+        if parts.scheme not in ("http", "https") or not parts.hostname or port == 0 or not self.base_url.isprintable():
+            raise wrong
         if parts.username or parts.password or parts.query or parts.fragment:
             raise UsageError(
                 "base_url must not hold a user, a password or a query, because it is written into results; put a key "

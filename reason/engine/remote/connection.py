@@ -9,10 +9,13 @@ import json
 import random
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from reason.engine.remote.address import Address
 from reason.errors import ReasonError, ServerError, UsageError
+
+if TYPE_CHECKING:
+    import httpx
 
 __all__ = ["Connection", "Retry"]
 
@@ -131,10 +134,10 @@ class Connection:
                 if "text/event-stream" not in response.headers.get("content-type", ""):  # it does not stream
                     yield json.loads(await response.aread())
                     return
-                async for line in response.aiter_lines():
-                    name, _, data = line.partition(":")
+                async for line in _lines(response):
+                    name, _, data = line.partition(b":")
                     data = data.strip()
-                    if name not in ("data", "error") or data == "[DONE]":
+                    if name not in (b"data", b"error") or data == b"[DONE]":
                         continue
                     event = json.loads(data)
                     if isinstance(event, dict):
@@ -232,6 +235,16 @@ def _said(text: str) -> str:
             told = told[key]
     shown = " ".join(str(told).split())
     return shown if len(shown) <= _SHOWN else f"{shown[:_SHOWN]}…"
+
+
+async def _lines(response: httpx.Response) -> AsyncGenerator[bytes, None]:
+    """The lines of a stream of events. ``aiter_lines`` would end them at letters that may stand within a text."""
+    begun = b""
+    async for piece in response.aiter_bytes():
+        *whole, begun = (begun + piece).split(b"\n")
+        for line in whole:
+            yield line
+    yield begun
 
 
 def _retry_after(value: str | None) -> float:

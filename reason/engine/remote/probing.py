@@ -83,7 +83,8 @@ async def probe(connection: Connection, model: str | None, *, sample: Path | Non
         ServerError: it cannot be reached, or fails.
     """
     listed = await connection.get(f"{connection.address.url}/models")
-    cards = [card for card in (listed or {}).get("data") or () if isinstance(card, dict) and card.get("id")]
+    data = listed.get("data") if isinstance(listed, dict) else listed  # some list them without an object around
+    cards = [card for card in data if isinstance(card, dict) and card.get("id")] if isinstance(data, list) else []
     name = _model(connection, model, cards)
     card: Mapping[str, Any] = next((card for card in cards if card["id"] == name), {})
     props: Mapping[str, Any] = {}
