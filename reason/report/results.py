@@ -45,6 +45,7 @@ PACE = ("draft", "concurrency", "workers")
 """Of an evaluation's environment: what decides how fast results come, not which."""
 
 _LOCK = ".lock"
+_NEXT = ".next.json"
 _FILES = ("config.json", "results.jsonl", "samples.jsonl", "sittings.json", "summary.json")
 _NOT_COMPARED = ("format", "environment", "task.source")  # a file is known by its checksum, wherever it lies
 
@@ -157,7 +158,7 @@ class ResultsOf(Generic[R]):
         yet."""
         there = self.config()
         if there is None:
-            foreign = [name for name in _listed(self.path) if name != _LOCK]
+            foreign = [name for name in _listed(self.path) if not self._left_over(name)]
             if foreign:
                 raise UsageError(f"{self.path} holds something else ({foreign[0]}, …); use another --out")
         elif not overwrite and (changed := differences(there, config)):
@@ -200,9 +201,12 @@ class ResultsOf(Generic[R]):
         """Makes the folder this evaluation's: new, cleared, or as an earlier sitting left it less what is torn."""
         self.check(config, overwrite=overwrite)
         if overwrite and self.config() is not None:
+            self.write(_NEXT, config)  # so that nothing is deleted where there is no room for what follows
             self._clear()
         if self.config() is None:
             self.write("config.json", {"format": FORMAT, **config})
+        with self._writing("the folder"):
+            (self.path / _NEXT).unlink(missing_ok=True)
         results = self.results()
         for result in results.values():
             if not result.settled:  # it is tried again, and not bound by what came after the failure
@@ -336,6 +340,12 @@ class ResultsOf(Generic[R]):
                 trace.unlink()
             for name in reversed(_FILES):
                 (self.path / name).unlink(missing_ok=True)
+
+    def _left_over(self, name: str) -> bool:
+        """Whether a file in a folder without a config.json is what we may have left there when we were killed."""
+        if name == "traces":
+            return not _listed(self.path / name)
+        return name in (_LOCK, _NEXT) or name.startswith(".probe-") or (name.startswith(".") and name.endswith(".tmp"))
 
     @contextlib.contextmanager
     def _writing(self, what: str) -> Iterator[None]:

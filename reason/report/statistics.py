@@ -204,7 +204,7 @@ def maj_at_k(
     Args:
         answers_by_class: each sample's class of equivalent answers, in sampled order; None abstains.
         correct_by_class: whether each class is right; a share, where only some of its members are.
-        k: how many vote. Ties go to the class that appears first among them.
+        k: how many vote. Ties go to the class with more members among them, then to the one that appears first.
         weights: one for each sample, finite and at least 0: then the vote is weighted.
         seed: of the drawn subsets.
 
@@ -222,11 +222,13 @@ def maj_at_k(
     weight = np.ones(n) if weights is None else np.asarray(weights, dtype=np.float64)
     subsets = _subsets(n, k, seed)  # [subsets, n], 0 or 1
     totals = subsets @ (member * weight[:, None])  # [subsets, classes]
-    present = (subsets @ member.astype(np.float64)) > 0
+    voices = subsets @ member.astype(np.float64)
+    present = voices > 0
     totals[~present] = -1.0
     best = totals.max(axis=1, keepdims=True)
-    tied = totals >= best - 1e-9 * np.maximum(best, 1.0)  # sums of weights in another order round differently
-    tied &= present
+    tied = present & (totals >= best * (1 - 1e-9))  # sums of weights in another order round differently
+    voices[~tied] = 0.0
+    tied &= voices == voices.max(axis=1, keepdims=True)
     winners = tied.argmax(axis=1)  # only where nobody else is as good
     several = tied.sum(axis=1) > 1
     if several.any():  # [subsets with a tie, n, classes] would be large: look at each class's first member

@@ -31,7 +31,8 @@ def majority(
     *,
     same: Callable[[str, str], bool] | None = None,
 ) -> Vote:
-    """The answer that most weight stands behind. Ties go to the class that appeared first.
+    """The answer that most weight stands behind. Ties go to the class with more members, then to the one that appeared
+    first.
 
     Args:
         answers: one for each sample; None abstains.
@@ -52,6 +53,6 @@ def majority(
     if not classes:
         return Vote(None, 0.0, ())
     sums = [math.fsum(weights[i] for i in members) for members in classes]
-    best = max(range(len(classes)), key=sums.__getitem__)
+    best = max(range(len(classes)), key=lambda i: (sums[i], len(classes[i])))
     total = math.fsum(weights)
     return Vote(answers[classes[best][0]], sums[best] / total if total else 0.0, tuple(classes[best]))

@@ -342,6 +342,33 @@ def test_before_the_model_is_loaded(run: Evaluate, tmp_path: Path) -> None:
         Evaluation(make_task(2), "best-of-n", fields, out=tmp_path / "out", model_options=options).check_folder()
 
 
+def test_overwriting_deletes_nothing_where_there_is_no_room(
+    run: Evaluate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from reason.report import results
+
+    run(make_task(2))
+    done = (tmp_path / "out" / "results.jsonl").read_bytes()
+
+    def full(stream: Any, data: bytes) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(results, "_write_whole", full)
+        with pytest.raises(ReasonError, match="What was done before is kept"):
+            run(make_task(3), overwrite=True)
+    assert (tmp_path / "out" / "results.jsonl").read_bytes() == done
+    assert run(make_task(3), overwrite=True).done == 3
+    assert not (tmp_path / "out" / ".next.json").exists()
+
+
+@pytest.mark.parametrize("left", [".config.json.tmp", ".next.json", ".probe-17", "traces/"])
+def test_what_a_kill_left_of_a_folder_is_ours(run: Evaluate, tmp_path: Path, left: str) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / left).mkdir() if left.endswith("/") else (tmp_path / "out" / left).touch()
+    assert run(make_task(1)).done == 1
+
+
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_folders_that_are_not_ours(run: Evaluate, tmp_path: Path, overwrite: bool) -> None:
     (tmp_path / "mine").mkdir()

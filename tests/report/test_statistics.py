@@ -24,7 +24,10 @@ from reason.report.statistics import (
     standard_error,
     wilson_interval,
 )
+from reason.search.tree import Node, Tree
+from reason.search.voting import vote as vote_of
 from reason.tasks.vote import majority
+from reason.types import Problem
 
 Classes = list[int | None]
 
@@ -66,10 +69,26 @@ def test_weighted_votes(vote: tuple[Classes, dict[int, bool], int], data: st.Dat
 
 
 def test_ties_survive_rounding() -> None:
-    classes: Classes = [0, 1, 0, 0, 1, 0, 1, 1, 1, 1, 1, 1, 1, 1]
-    weights = [0.4, 0.7, 0.2, 0.1, *[0.0] * 10]  # 0.4 + 0.2 + 0.1 is not 0.7, but who came first should win
+    classes: Classes = [0, 1, 0, 0, 1, 0, 1, 1, 1, 1, 0, 0, 0, 0]
+    weights = [0.4, 0.7, 0.2, 0.1, *[0.0] * 10]  # 0.4 + 0.2 + 0.1 is not 0.7, but the larger class should win
     assert 0.4 + 0.2 + 0.1 != 0.7
     assert maj_at_k(classes, {0: True, 1: False}, 14, weights=weights) == 1.0
+
+
+def test_small_weights_are_told_apart() -> None:
+    """Products of probabilities, as ``aggregation=prod`` has them."""
+    assert maj_at_k([0, 1], {0: False, 1: True}, 2, weights=[9.77e-14, 1.95e-13]) == 1.0
+
+
+def test_of_equal_weights_the_larger_class_wins_as_in_the_vote() -> None:
+    classes, weights, correct = [1, 0, 0], [1.0, 0.0, 1.0], {0: True, 1: False}
+    assert maj_at_k(classes, correct, 3, weights=weights) == 1.0
+    leaves = [Node(id=i + 1, parent=0, finish_reason="eos", answer_class=c) for i, c in enumerate(classes)]
+    tree = Tree(Problem(content="?"), [Node(id=0, parent=None), *leaves])
+    for leaf, weight in zip(leaves, weights, strict=True):
+        leaf.answer = str(leaf.answer_class)
+        tree.note(leaf.id, score=weight)
+    assert vote_of(tree, "weighted").answer == "0"
 
 
 def test_maj_at_k_where_there_are_too_many_subsets() -> None:
