@@ -188,7 +188,7 @@ _UNIT_WORDS = re.compile(
 )
 _UNIT_ATTACHED = re.compile(rf"(-?{_PLAIN})(?:[cmk]m|[km]?g|m[lL]|lbs?|ft|mph|km/h|hrs?|mins?|secs?)(?:\^?[23]|[²³])?")
 _PERCENT_WORD = re.compile(rf"(-?{_PLAIN})\s*percent", re.IGNORECASE)
-_THOUSANDS = re.compile(r"-?\d{1,3}(?:(?:,|\{,\}|,\\!)\s?\d{3})+(?:\.\d+)?%?")
+_THOUSANDS = re.compile(r"-?\d{1,3}(?:(?:,|(?:\{,\}|,\\!)\s?)\d{3})+(?:\.\d+)?%?")
 _ARITHMETIC = re.compile(r"[\d\s.,+\-*/×÷^()$%\u2212]{1,200}=\s*([-\u2212]?\\?\$?[\d.,]+%?)")
 
 

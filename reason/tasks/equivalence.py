@@ -14,10 +14,11 @@ import os
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from fractions import Fraction
 
 from reason.tasks.answers import MAX_ANSWER
 from reason.tasks.math_process import MathProcess, Verdict
-from reason.tasks.normal_form import Key, exact_key, normal_form
+from reason.tasks.normal_form import THOUSANDS, Key, exact_key, normal_form
 
 __all__ = ["Comparer", "Counts", "counts", "equivalent", "group"]
 
@@ -100,6 +101,9 @@ class Comparer:
 
     def _same(self, a: tuple[str, Key], b: tuple[str, Key]) -> bool:
         (form_a, key_a), (form_b, key_b) = a, b
+        if _number_or_list(key_a, key_b):
+            self._count(quick=1)
+            return True
         if key_a == key_b or _decided_by_key(key_a, key_b) or max(len(form_a), len(form_b)) > MAX_ANSWER:
             self._count(quick=1)
             return key_a == key_b
@@ -151,6 +155,14 @@ class Comparer:
 def _decided_by_key(a: Key, b: Key) -> bool:
     """Whether unequal keys already mean different answers: two numbers, or prose beside anything."""
     return a.kind == b.kind == "number" or "words" in (a.kind, b.kind)
+
+
+def _number_or_list(a: Key, b: Key) -> bool:
+    """Whether a number is a list read as one: "70,110" may be either, beside "70, 110" it is the same."""
+    number, other = (a, b) if a.kind == "number" else (b, a)
+    if number.kind != "number" or other.kind != "formula" or not THOUSANDS.fullmatch(str(other.value)):
+        return False
+    return number.value == Fraction(str(other.value).replace(",", ""))
 
 
 _shared = Comparer()

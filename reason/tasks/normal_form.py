@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple
 
 from reason.tasks.answers import MAX_ANSWER, clean_answer
 
-__all__ = ["Key", "exact_key", "normal_form", "number"]
+__all__ = ["THOUSANDS", "Key", "exact_key", "normal_form", "number"]
 
 _UNICODE = str.maketrans(
     {
@@ -86,7 +86,7 @@ _NUMBERS = re.compile(
     rf"(?:\\frac\{{(?P<top>{_DECIMAL})\}}\{{(?P<bottom>{_DECIMAL})\}}|(?P<left>{_DECIMAL})/(?P<right>{_DECIMAL}))"
 )
 _REPEATING = re.compile(r"([+-]?)(\d{0,100})\.(\d{0,100})\\overline\{(\d{1,100})\}")
-_THOUSANDS = re.compile(r"[+-]?\d{1,3}(?:,\d{3})+(?:\.\d+)?")
+THOUSANDS = re.compile(r"[+-]?\d{1,3}(?:,\d{3})+(?:\.\d+)?")
 _AROUND_SYMBOLS = re.compile(r"\s*([{}/^*]|\\times(?![A-Za-z])|\\cdot(?![A-Za-z]))\s*")
 
 
@@ -99,7 +99,7 @@ def number(form: str) -> Fraction | None:
         sign, whole, fixed, period = repeating.groups()
         tail = Fraction(int(period), 10 ** len(fixed) * (10 ** len(period) - 1))
         return (Fraction(int(whole + fixed or "0"), 10 ** len(fixed)) + tail) * (-1 if sign == "-" else 1)
-    if _THOUSANDS.fullmatch(form):
+    if THOUSANDS.fullmatch(form):
         form = form.replace(",", "")
     found = _NUMBERS.fullmatch(_AROUND_SYMBOLS.sub(r"\1", re.sub(r"^([+-])\s+", r"\1", form)))
     if found is None:

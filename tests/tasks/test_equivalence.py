@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from reason.errors import ReasonError
 from reason.tasks import equivalence
+from reason.tasks.answers import clean_answer
 from reason.tasks.equivalence import Comparer, equivalent, group
 from reason.tasks.normal_form import exact_key, normal_form, number
 
@@ -119,6 +120,14 @@ def test_same(a: str, b: str) -> None:
 def test_different(a: str, b: str) -> None:
     assert not equivalent(a, b)
     assert not equivalent(b, a)
+
+
+def test_a_list_of_numbers_of_three_digits_is_a_list() -> None:
+    assert equivalent("100, 200", "200, 100")
+    assert equivalent("70,110", "70, 110")  # a number or a list: who wrote it knows
+    assert not equivalent("100, 200", "200100")
+    assert clean_answer("100, 200") == "100, 200"
+    assert [clean_answer(one) for one in ("1,234,567", r"1,\! 234", r"1{,}234")] == ["1234567", "1234", "1234"]
 
 
 numbers = st.fractions(max_denominator=1000)
