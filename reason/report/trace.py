@@ -1,7 +1,8 @@
 """A journal as a tree: what viewers show, and a networkx graph.
 
 Reads what a run wrote (``reason.search.journal``), also one that is under way or was killed. The journal has no line
-for a sample that failed or was cancelled, so its place in the tree is not known: ``Trace.lost`` counts them.
+for a sample that failed or was cancelled: ``Trace.lost`` counts them. One that failed is a node only if the search went
+on below it.
 """
 
 from __future__ import annotations
@@ -87,6 +88,7 @@ class Trace:
     events: list[TraceEvent]
     lost: Counter[str]
     end: dict[str, Any] | None = None
+    failed: dict[int, dict[str, Any]] = field(default_factory=dict)  # what was told of them, but for those in ``nodes``
 
     def path(self, node: int) -> list[TraceNode]:
         """From the root to ``node``."""
@@ -188,6 +190,8 @@ def _node(trace: Trace, event: dict[str, Any]) -> TraceNode:
     number, parent = int(event["id"]), int(event["parent"])
     if number in trace.nodes:
         raise ValueError(f"node {number} is there already")
+    if parent in trace.failed:
+        trace.nodes[parent] = _failed(trace, trace.failed.pop(parent))
     if parent not in trace.nodes:
         raise ValueError(f"node {number} extends {parent}, which is not there")
     stopped_on = event["stopped_on"]
@@ -209,6 +213,24 @@ def _node(trace: Trace, event: dict[str, Any]) -> TraceNode:
     )
 
 
+def _failed(trace: Trace, event: dict[str, Any]) -> TraceNode:
+    """A sample that failed, in its place; below it others hang, so it was an aside, like a list that was asked for."""
+    parent = int(event["parent"])
+    if parent in trace.failed:
+        trace.nodes[parent] = _failed(trace, trace.failed.pop(parent))
+    return TraceNode(
+        id=int(event["node"]),
+        parent=parent,
+        depth=trace.nodes[parent].depth + 1,
+        text=str(event["text"]),
+        tokens=tuple(map(int, event["tokens"])),
+        num_tokens=int(event["generated"]),
+        aside=True,
+        end="error",
+        told=True,
+    )
+
+
 def _tell(trace: Trace, event: dict[str, Any]) -> TraceEvent:
     told: tuple[int, ...] = ()
     if "cancelled" in event:
@@ -219,6 +241,8 @@ def _tell(trace: Trace, event: dict[str, Any]) -> TraceEvent:
         told = (int(event["node"]),)
         if (node := trace.nodes.get(told[0])) is None:
             trace.lost[str(event["end"])] += 1
+            if "parent" in event:
+                trace.failed[told[0]] = event
         else:
             node.told, node.end = True, str(event["end"])
             if event.get("answer") is not None:

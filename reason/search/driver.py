@@ -23,6 +23,7 @@ from reason.fields import describe
 from reason.search.admission import Admission, check_budget
 from reason.search.effects import Effects, Work
 from reason.search.generation import Generated, is_thinking, open_ended, prompted, step_text, thinking_end
+from reason.search.journal import failed_sample
 from reason.search.measuring import same_distances
 from reason.search.tree import ROOT, Cancel, Expand, Measure, Node, NodeEnd, Room, Strategy, Tree
 from reason.search.voting import best_unfinished
@@ -47,6 +48,8 @@ T = TypeVar("T")
 
 MAX_IN_FLIGHT = 64
 """Samples of one problem that are in flight at once."""
+
+_ALSO_ASKED = ("question", "passages", "entry_point")  # of a problem, where it has them
 
 
 class AnyRun(Protocol):
@@ -269,6 +272,7 @@ class Run:
             context=base + given,
             path_tokens=0 if begins else parent.path_tokens,
             prompt_tokens=len(base) + len(given) if begins else parent.prompt_tokens,
+            turns_before=len(base) if begins else parent.turns_before,
             begins=begins,
             aside=expand.aside,
             open_ended=expand.open_ended,
@@ -299,7 +303,8 @@ class Run:
             done = [work.node.id]
             event = {"node": work.node.id, "end": work.node.finish_reason}
             if work.node.error is not None:
-                event["error"] = work.node.error
+                counts = (result.num_generated, result.num_calls)
+                event |= failed_sample(work.expand.node, result.completion, counts)
             if work.node.answer is not None:
                 event |= {"answer": work.node.answer, "answer_class": work.node.answer_class}
         with self._effects.thinking():
@@ -324,12 +329,13 @@ class Run:
         node.logprobs = completion.logprobs
         node.error = None if completion.error is None else str(completion.error)
         self._failure = self._failure or completion.error
+        node.stopped_on = completion.stopped_on
         reason = _node_end(completion.finish_reason, completion.stopped_on, expand, delimiter)
         before = () if node.begins else parent.context[parent.prompt_tokens :]
         shown = "" if node.begins else self.tree.text(parent.id)
         node.text = step_text(self.engine.codec, before, shown, given, completion, open_end=reason == "step")
         self._admission.settle(node, result.num_spent, result.num_calls, own)
-        node.thinking = is_thinking(self.engine.codec, node.context)
+        node.thinking = is_thinking(self.engine.codec, node.context[node.turns_before :])
         node.finish_reason = reason
         if node.finished and not node.aside:
             await self._read_answer(node)
@@ -399,7 +405,7 @@ class Run:
         if leaf is None:
             return
         thinking = self.engine.codec.thinking
-        if thinking is not None and is_thinking(self.engine.codec, leaf.context):
+        if thinking is not None and leaf.thinking:
             closing = "\n" + thinking.end + closing
         sampling = Sampling(temperature=0.0)
         tokens = self._admission.closing_tokens
@@ -471,6 +477,7 @@ class Run:
             "max_in_flight": self._max_in_flight,
             "step_delimiter": problem.step_delimiter,
             "closing": problem.closing,
+            **{name: value for name in _ALSO_ASKED if (value := getattr(problem, name))},
             **({"tests": problem.tests, "setup": problem.setup} if problem.tests else {}),
             "verifiers": {name: _described(name, verifier) for name, verifier in self._verifiers.items()},
             **({"probes": probes} if (probes := self._effects.probes) else {}),

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path as FilePath
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from reason.errors import EngineError, UsageError
+from reason.errors import UsageError
 from reason.search.generation import CountingEngine, Generated, generate
 from reason.search.journal import Journal
 from reason.search.measuring import checked_scores, packed, trajectories
 from reason.search.tree import ROOT, Expand, Measure, Node, Tree
-from reason.types import Completion, Embedder, Engine, Request, Review, Usage, Verifier
+from reason.types import Embedder, Engine, Request, Review, Usage, Verifier
 from reason.verifiers.recording import recording_for
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ class Effects:
 
     def forget(self) -> None:
         """The run's ledger row is not asked for again."""
-        for holder in (self._engine, *self._verifiers.values()):
+        for holder in (*self._verifiers.values(), self._engine):  # a verifier may have work under way in the engine
             if (forget := getattr(holder, "forget", None)) is not None:
                 forget(self._owner)
 
@@ -177,10 +177,8 @@ class Effects:
         completion = journal.completion(node.id, expand.node)
         if completion is not None:
             return Generated(completion, *journal.counts(node.id))
-        if (failure := journal.failure(node.id)) is None:
-            return None
-        error = EngineError(failure)
-        return Generated(Completion(index=0, token_ids=(), text="", finish_reason="error", error=error), 0)
+        failed = journal.failure(node.id)
+        return None if failed is None else Generated(failed, *journal.counts(node.id))
 
     def measure(self, measure: Measure) -> Work:
         """Begins to measure."""
@@ -191,7 +189,7 @@ class Effects:
         return Work(asyncio.ensure_future(work), measure=measure, replayed=recorded is not None)
 
     async def _generate(self, node: Node, request: Request, expand: Expand, thinking: int | None) -> Generated:
-        done = await generate(self._engine, request, max_thinking_tokens=thinking)
+        done = await generate(self._engine, request, max_thinking_tokens=thinking, turns_before=node.turns_before)
         if done.completion.hidden is not None:
             self._hidden[node.id] = done.completion.hidden
         if done.completion.states:

@@ -66,23 +66,29 @@ class CountingEngine:
                 yield completion
 
 
-async def generate(engine: Engine, request: Request, *, max_thinking_tokens: int | None = None) -> Generated:
+async def generate(
+    engine: Engine, request: Request, *, max_thinking_tokens: int | None = None, turns_before: int = 0
+) -> Generated:
     """Runs a request to its end; cancelling cancels the work.
+
+    Args:
+        turns_before: so many tokens of the prefix are of turns that were over before this one, thinking included.
 
     Raises:
         EngineClosed: somebody closed the engine meanwhile.
     """
     thinking = engine.codec.thinking
-    if max_thinking_tokens is None or thinking is None or thinking.end_token in request.prefix:
+    turn = request.prefix[turns_before:]
+    if max_thinking_tokens is None or thinking is None or thinking.end_token in turn:
         completion = await _complete(engine, request)
         return Generated(completion, len(completion.token_ids))
     start = engine.codec.encode(thinking.start)
-    limit = max_thinking_tokens - (_tokens_after(request.prefix, start) or 0)
+    limit = max_thinking_tokens - (_tokens_after(turn, start) or 0)
     first = await _complete(engine, replace(request, max_tokens=max(1, min(limit, request.max_tokens))))
     left = request.max_tokens - len(first.token_ids)
     if first.finish_reason != "length" or left < 1:
         return Generated(first, len(first.token_ids))
-    thinks = _tokens_after(request.prefix + first.token_ids, start) is not None
+    thinks = _tokens_after(turn + first.token_ids, start) is not None
     cut = thinks and thinking.end_token not in first.token_ids
     given = thinking_end(engine.codec) if cut else ()
     prefix = request.prefix + first.token_ids + given
@@ -98,7 +104,7 @@ def thinking_end(codec: TextCodec) -> Path:
 
 
 def is_thinking(codec: TextCodec, path: Path) -> bool:
-    """Whether a path ends in the middle of thinking."""
+    """Whether a path, or what there is of its last turn, ends in the middle of thinking."""
     thinking = codec.thinking
     return (
         thinking is not None

@@ -7,12 +7,14 @@
     {"type": "end", ...}       the answer and the ledger
 
 Strategies are pure and are told results in the order asked, so a run is replayed from its first, second and third
-kind of line; "tell" lines are for readers. A kill may leave half a line, which the next run cuts off.
+kind of line; "tell" lines are for readers, but for samples that failed: those have no line of their own. A kill may
+leave half a line, which the next run cuts off.
 """
 
 from __future__ import annotations
 
 import base64
+import itertools
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,13 +22,13 @@ from pathlib import Path as FilePath
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from reason.errors import ReasonError, UsageError
+from reason.errors import EngineError, ReasonError, UsageError
 from reason.types import Completion, TokenLogprobs
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["Journal", "JournalMismatch", "pack_logprobs", "read_journal", "unpack_logprobs"]
+__all__ = ["Journal", "JournalMismatch", "failed_sample", "pack_logprobs", "read_journal", "unpack_logprobs"]
 
 VERSION = 1
 
@@ -53,8 +55,9 @@ class Journal:
         self._nodes: dict[int, dict[str, Any]] = {}
         self._measures: dict[tuple[str, tuple[int, ...]], dict[str, Any]] = {}
         self._classes: dict[int, int] = {}
-        self._failures: dict[int, tuple[str, int]] = {}  # node -> its error, and how many effects were recorded before
+        self._failures: dict[int, tuple[dict[str, Any], int]] = {}  # node -> its line, how many effects came before
         self._effects = 0
+        self._full: ReasonError | None = None  # why nothing more can be written
         self.told = 0  # "tell" lines that are there already
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
@@ -114,15 +117,25 @@ class Journal:
             discarded=event.get("discarded", 0),
         )
 
-    def failure(self, node: int) -> str | None:
-        """The error of a node that failed, if the search went on from there: what follows in the journal depends on it,
-        where a node at which an earlier sitting ended may be tried again."""
-        error, before = self._failures.get(node, ("", self._effects))
-        return error if before < self._effects else None
+    def failure(self, node: int) -> Completion | None:
+        """What came of a node that failed, if the search went on from there, or was done: what follows depends on it,
+        where a node at which an earlier sitting broke off may be tried again."""
+        event, before = self._failures.get(node, ({}, self._effects))
+        if before == self._effects and (self.end is None or not event):
+            return None
+        return Completion(
+            index=0,
+            token_ids=tuple(event.get("tokens", ())),
+            text=event.get("text", ""),
+            finish_reason="error",
+            error=EngineError(event.get("error", "it failed")),
+            discarded=event.get("discarded", 0),
+        )
 
     def counts(self, node: int) -> tuple[int, int]:
         """How many of a recorded node's tokens were generated, not given, and in how many calls."""
-        return self._nodes[node]["generated"], self._nodes[node]["calls"]
+        event = self._nodes[node] if node in self._nodes else self._failures[node][0]
+        return event.get("generated", 0), event.get("calls", 1)
 
     def answer_class(self, node: int) -> int | None:
         """What an earlier sitting said of a node's answer."""
@@ -223,7 +236,7 @@ class Journal:
         elif kind == "tell":
             self.told += 1
             if event.get("end") == "error":
-                self._failures[event["node"]] = (str(event.get("error", "it failed")), self._effects)
+                self._failures[event["node"]] = (event, self._effects)
             if "answer_class" in event:
                 self._classes[event["node"]] = event["answer_class"]
         elif kind == "end":
@@ -232,12 +245,32 @@ class Journal:
     def _write(self, event: Mapping[str, Any]) -> None:
         """One line by one call, so that a kill leaves a line or a part of its beginning."""
         line = json.dumps(event, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass") + b"\n"
+        if self._full is not None:  # a line behind half a line would spoil both
+            raise self._full
+        written = 0
         try:
-            written = 0
             while written < len(line):
                 written += self._stream.write(line[written:]) or 0
         except OSError as error:
-            raise ReasonError(f"cannot write the trace file {self.file}: {error.strerror}") from error
+            self._full = ReasonError(f"cannot write the trace file {self.file}: {error.strerror}")
+            raise self._full from error
+
+
+def failed_sample(parent: int, completion: Completion, counts: tuple[int, int]) -> dict[str, Any]:
+    """What a "tell" line says of a sample that failed: what it cost counts, and other nodes may be below it.
+
+    Args:
+        counts: its generated tokens and calls.
+    """
+    return {
+        "error": str(completion.error),
+        "parent": parent,
+        "text": completion.text,
+        "generated": counts[0],
+        "calls": counts[1],
+        "tokens": completion.token_ids,
+        **({"discarded": completion.discarded} if completion.discarded else {}),
+    }
 
 
 def read_journal(file: FilePath) -> Iterator[dict[str, Any]]:
@@ -267,14 +300,15 @@ def pack_logprobs(rows: Sequence[TokenLogprobs]) -> dict[str, str]:
     """Recorded rows as base64 of little-endian arrays, exactly; a probe's number that a row lacks, as rows of another
     model do, is nan there."""
     packed = {"token": _pack([row.token for row in rows], "<f8")}
-    if rows[0].top:
+    if any(row.top for row in rows):
         ids = [[i for i, _ in row.top] for row in rows]
+        widths = [len(row) for row in ids]
         if all(i < 1 << 31 for row in ids for i in row):
-            packed["top_ids"] = _pack(ids, "<i4")
+            packed["top_ids"] = _pack([*itertools.chain(*ids)], "<i4")
         else:  # pieces of text, where the model's tokenizer is not here
             packed["top_pieces"] = json.dumps(ids)
-        packed["top"] = _pack([[p for _, p in row.top] for row in rows], "<f8")
-        packed["top_k"] = str(len(rows[0].top))
+        packed["top"] = _pack([p for row in rows for _, p in row.top], "<f8")
+        packed["top_k"] = json.dumps(widths[0] if len({*widths}) == 1 else widths)  # servers vary it
     if rows[0].entropy is not None:
         packed["entropy"] = _pack([row.entropy for row in rows], "<f8")
         packed["self_certainty"] = _pack([row.self_certainty for row in rows], "<f8")
@@ -291,11 +325,12 @@ def unpack_logprobs(packed: Mapping[str, str] | None) -> tuple[TokenLogprobs, ..
     tokens: list[float] = _unpack(packed["token"], "<f8").tolist()
     tops: list[tuple[tuple[int, float], ...]] = [()] * len(tokens)
     if "top" in packed:
-        k = int(packed["top_k"])
+        k = json.loads(packed["top_k"])
+        widths = [k] * len(tokens) if isinstance(k, int) else k
         pieces = packed.get("top_pieces")
-        ids = _unpack(packed["top_ids"], "<i4").reshape(-1, k).tolist() if pieces is None else json.loads(pieces)
-        values = _unpack(packed["top"], "<f8").reshape(-1, k).tolist()
-        tops = [tuple(zip(i, v, strict=True)) for i, v in zip(ids, values, strict=True)]
+        ids = _unpack(packed["top_ids"], "<i4").tolist() if pieces is None else itertools.chain(*json.loads(pieces))
+        pairs = zip(ids, _unpack(packed["top"], "<f8").tolist(), strict=True)
+        tops = [tuple(itertools.islice(pairs, width)) for width in widths]
     names = [key.removeprefix("value.") for key in packed if key.startswith("value.")]
     numbers = [_unpack(packed[f"value.{name}"], "<f8").tolist() for name in names]
     columns = zip(*numbers, strict=True) if names else [()] * len(tokens)

@@ -38,11 +38,13 @@ class Node:
     num_tokens: int = 0  # generated for this node
     path_tokens: int = 0  # generated for the text that ends here
     prompt_tokens: int = 0  # of the context, before that text begins
+    turns_before: int = 0  # tokens of the context, of turns that were over before this one
     begins: bool = False  # that text begins here, instead of going on from the parent's
     aside: bool = False
     open_ended: bool = False  # asked for so; see ``Expand``
     thinking: bool = False  # its text ends in the middle of the model's thinking
     finish_reason: NodeEnd | None = None  # None: pending
+    stopped_on: str | int | None = None  # the stop string or token that ended it
     logprobs: tuple[TokenLogprobs, ...] = ()
     answer: str | None = None
     answer_class: int | None = None  # equal for equivalent answers; numbered by first appearance
@@ -126,15 +128,20 @@ class Tree:
         """Nodes without children, the root aside."""
         return (node for node in self.nodes[1:] if not self._children[node.id])
 
+    def ends(self) -> Iterator[Node]:
+        """Where solutions end so far: nothing goes on from there but texts of their own and asides."""
+        return (node for node in self.nodes[1:] if not node.aside and not self._goes_on(node))
+
     def finished(self) -> list[Node]:
         """Whole solutions that nothing goes on from, or that were open-ended, in tree order."""
         return [
             node
             for node in self.nodes[1:]
-            if node.finished
-            and not node.aside
-            and (node.open_ended or all(child.begins or child.aside for child in self.children(node.id)))
+            if node.finished and not node.aside and (node.open_ended or not self._goes_on(node))
         ]
+
+    def _goes_on(self, node: Node) -> bool:
+        return any(not (child.begins or child.aside) for child in self.children(node.id))
 
     def path(self, node: int) -> list[Node]:
         """From the first step below the root to ``node``."""

@@ -5,8 +5,8 @@
     best       answer of argmax_i score_i
 
 Leaves without an answer abstain; so do those without a score, as a run leaves them that a limit ended, unless nobody
-has one: then it is a majority. Weights below 0 are all raised by the lowest. Ties go to the answer that more leaves
-gave, then to the one that was asked for first.
+has one: then it is a majority. Weights below 0 are all raised by the lowest. Equal weights go to the answer that more
+leaves gave; what is equal after that, and equal best scores, to what was asked for first.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def best_unfinished(tree: Tree) -> Node | None:
         scores = [float(step.notes["score"]) for step in tree.path(node.id) if "score" in step.notes]
         return scores[-1] if scores else 0.0
 
-    cut = [leaf for leaf in tree.leaves() if not leaf.aside and (leaf.open or leaf.finish_reason == "length")]
+    cut = [node for node in tree.ends() if node.open or node.finish_reason == "length"]
     return max(cut, key=lambda leaf: (_standing(leaf), score(leaf), leaf.path_tokens, -leaf.id), default=None)
 
 

@@ -84,9 +84,9 @@ class CodeT:
         return {}
 
     def forget(self, owner: str) -> None:
-        """The tests of a run that is over."""
+        """The tests of a run that is over, drawn or not."""
         for key in [key for key in self._tests if key[0] == owner]:
-            del self._tests[key]
+            self._tests.pop(key).cancel()
 
     async def score(self, trajectories: Sequence[Trajectory], engine: Engine, owner: str) -> list[float]:
         """Raises UsageError where the problem asks for no program, EngineError where no test could be generated,

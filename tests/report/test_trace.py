@@ -251,6 +251,36 @@ def test_no_answer_and_an_answer_of_nobody(journal: Path) -> None:
     assert read(journal, *finished(1, "7", 0)).solution() is None
 
 
+def test_a_failed_sample_that_the_search_went_on_below_has_its_place(journal: Path) -> None:
+    cost = {"text": "1. ", "generated": 1, "calls": 1, "tokens": [5]}
+    lists = [told(1, "error", error="lost", parent=0, **cost), told(2, "error", error="lost", parent=1, **cost)]
+    trace = read(journal, *lists, node(3, 2), told(3), told(4, "error", error="lost", parent=0, **cost))
+    assert [(n.id, n.parent, n.depth, n.end, n.text) for n in trace.nodes.values()][1:] == [
+        (1, 0, 1, "error", "1. "),
+        (2, 1, 2, "error", "1. "),
+        (3, 2, 3, "eos", "so"),
+    ]
+    assert trace.lost == {"error": 3}
+    assert [n.id for n in trace.path(3)] == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize(("strategy", "failing"), [("rethink-mcts", "Give"), ("tot", "Write each on a line")])
+def test_runs_that_lost_a_list_are_read(journal: Path, strategy: str, failing: str) -> None:
+    def script(prefix: str) -> list[str]:
+        if failing in prefix:
+            raise RuntimeError("lost")
+        return ["so \\boxed{7}"]
+
+    with Solver(engine=ScriptedEngine(script)) as solver:
+        problem = Problem(content="What?", equivalent=lambda a, b: a == b)
+        fields = {"rollouts": 1, "verifier": "logprob"} if strategy == "rethink-mcts" else {"steps": 2}
+        run = solver.start(problem, strategy, journal=journal, **fields)
+        asyncio.run(run.solve())
+    trace = read_trace(journal)
+    assert trace.lost["error"]
+    assert len(trace.nodes) > 2
+
+
 def test_the_graph(journal: Path, tmp_path: Path) -> None:
     note = {"1": {"score": 0.5, "pruned": True}, "2": {"merged_into": 1, "members": [1, 2]}}
     measure = {"type": "measure", "name": "v", "nodes": [1], "values": [[0.1, 0.25]]}

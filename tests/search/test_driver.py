@@ -140,6 +140,8 @@ def test_strategies_are_shown_no_reference_answer(solve: Solve) -> None:
             "num_tokens",
             "path_tokens",
             "prompt_tokens",
+            "stopped_on",
+            "turns_before",
             "begins",
             "aside",
             "open_ended",

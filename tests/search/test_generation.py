@@ -87,6 +87,25 @@ def test_a_search_with_a_limit_on_thinking() -> None:
         solver.start("x", max_thinking_tokens=0)
 
 
+def test_each_turn_thinks_by_itself() -> None:
+    """Refinements are turns after an answer whose thinking is over: theirs has the same limit."""
+
+    def script(prefix: str) -> list[str]:
+        turn = prefix.rpartition("<user>")[2].rpartition("<assistant>")[2]
+        if chr(END) in turn:
+            return ["so \\boxed{4}"]
+        return [LONG[len(turn) :]] if turn else [LONG + chr(END) + "so \\boxed{4}"]
+
+    with Solver(engine=ScriptedEngine(script, thinking=MARKS)) as solver:
+        problem = Problem(content="2+2?", equivalent=lambda a, b: a == b)
+        fields: dict[str, Any] = {"num_samples": 12, "in_flight": 1, "verifier": "logprob"}
+        run = solver.start(problem, "ab-mcts", max_thinking_tokens=20, **fields)
+        asyncio.run(run.solve())
+    thought = {node.text.partition(chr(END))[0] for node in run.tree.nodes[1:]}
+    assert thought == {LONG[:20] + "\n"}
+    assert any(node.turns_before for node in run.tree.nodes), "there was a refinement"
+
+
 def test_recorded_rows_stay_one_a_token() -> None:
     async def rows() -> int:
         engine = thinker(SCRIPT)

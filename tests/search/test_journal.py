@@ -111,6 +111,29 @@ def test_a_full_disk(recorded: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             journal.add_measure("x", [1], [(1.0,)], usage={})
 
 
+def test_nothing_is_written_behind_half_a_line(recorded: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The disk is full in the middle of a line; then there is room again."""
+    with Journal(recorded) as journal:
+        whole, stream = recorded.read_bytes(), journal._stream
+
+        class Full:
+            def write(self, data: bytes) -> int:
+                monkeypatch.setattr(self, "write", self.fail, raising=False)
+                return stream.write(data[:9])
+
+            def fail(self, data: bytes) -> int:
+                raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setattr(journal, "_stream", Full())
+        for _ in range(2):
+            with pytest.raises(ReasonError, match="No space left on device"):
+                journal.add_measure("x", [1], [(1.0,)], usage={})
+            monkeypatch.setattr(journal, "_stream", stream)
+    with Journal(recorded) as journal:
+        assert journal.completion(2, 0) is not None
+    assert recorded.read_bytes() == whole
+
+
 def test_failures_are_not_recorded(tmp_path: Path) -> None:
     with Journal(tmp_path / "a.jsonl") as journal:
         failed = Completion(index=0, token_ids=(), text="", finish_reason="error")
@@ -154,6 +177,13 @@ def test_rows_of_two_models_have_the_probes_of_each() -> None:
         TokenLogprobs(-1.0),
         TokenLogprobs(-2.0, values=(("b", 1.0),)),
     )
+    assert unpack_logprobs(json.loads(json.dumps(pack_logprobs(rows)))) == rows
+
+
+@pytest.mark.parametrize("first", [151_000, PieceCodec().encode(" something")[0]])
+def test_rows_need_not_be_equally_wide(first: int) -> None:
+    """A server says the same of two tokens once; of a sample in two parts the rows may differ."""
+    rows = tuple(TokenLogprobs(-0.5, tuple((first + i, -1.0 * i) for i in range(width))) for width in (2, 0, 3))
     assert unpack_logprobs(json.loads(json.dumps(pack_logprobs(rows)))) == rows
 
 

@@ -282,6 +282,16 @@ def test_answers_are_weighed_by_their_scores() -> None:
         assert MCTSr(select=select).answer(game.tree).answer == answer  # type: ignore[arg-type]
 
 
+def test_an_answer_without_a_score_is_better_than_none() -> None:
+    game = Game(single(iterations=1), [[10, 10], []], answers=["x", "y"])
+    game.play()
+    first, second = game.tree.finished()
+    first.answer = first.answer_class = None
+    second.notes.pop("score", None)
+    assert "score" in first.notes
+    assert MCTSr().answer(game.tree).answer == "y"
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [

@@ -216,6 +216,45 @@ def test_what_failed_at_the_end_is_tried_again(sit: Sit, watched: type[WatchedEn
     assert [candidate.answer for candidate in solution.candidates] == ["1", "1"]
 
 
+def test_what_a_failed_sample_cost_counts_after_a_resume_too(
+    sit: Sit, watched: type[WatchedEngine], tmp_path: Path
+) -> None:
+    """Two of the first samples fail after all of their text: the budget has room for six in all."""
+    texts, strategy = [box(i, "x" * 91) for i in range(8)], BestOfN(num_samples=8, max_tokens=120)
+    options: dict[str, Any] = {"budget": Budget(policy_tokens=600), "max_in_flight": 1}
+    whole = tmp_path / "whole.jsonl"
+    solution, run = sit(watched(texts, failing=(1, 2)), strategy, journal=whole, **options)
+    assert (len(run.tree), solution.stopped_by) == (1 + 6, "policy_tokens")
+    lines = whole.read_bytes().splitlines(keepends=True)
+    for kept in range(5, len(lines)):
+        torn = tmp_path / f"{kept}.jsonl"
+        torn.write_bytes(b"".join(lines[:kept]))
+        again, resumed = sit(watched(texts), strategy, journal=torn, **options)
+        assert shape(resumed.tree) == shape(run.tree)
+        assert again.stopped_by == "policy_tokens"
+
+
+def test_a_run_that_is_done_is_done_also_where_its_last_sample_failed(
+    sit: Sit, watched: type[WatchedEngine], tmp_path: Path
+) -> None:
+    texts, file = [box(1), box(2), box(2)], tmp_path / "a.jsonl"
+    first, _ = sit(watched(texts, failing=[3]), BestOfN(num_samples=3), journal=file)
+    engine = watched(texts)
+    again, run = sit(engine, BestOfN(num_samples=3), journal=file)
+    assert (again.answer, again.candidates, engine.requests) == (first.answer, first.candidates, [])
+    assert run.tree[3].error == "sample 3 failed"
+
+
+@pytest.mark.parametrize("name", ["question", "passages", "entry_point"])
+def test_a_journal_of_another_question_is_another_runs(sit: Sit, tmp_path: Path, name: str) -> None:
+    options: dict[str, Any] = {"journal": tmp_path / "a.jsonl"}
+    sit(ScriptedEngine([box(1)]), BestOfN(num_samples=1), problem=Problem(content="?", equivalent=same), **options)
+    asked: dict[str, Any] = {name: ("x",) if name == "passages" else "x"}
+    other = Problem(content="?", equivalent=same, **asked)
+    with pytest.raises(JournalMismatch, match=name):
+        sit(ScriptedEngine([box(1)]), BestOfN(num_samples=1), problem=other, **options)
+
+
 @pytest.mark.parametrize("moment", [1, 2, 3, 5])
 def test_an_interrupted_runs_trace_has_no_gap(
     sit: Sit, watched: type[WatchedEngine], tmp_path: Path, moment: int

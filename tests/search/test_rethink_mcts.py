@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from reason.engine.scripted import ScriptedEngine
 from reason.errors import UsageError
 from reason.search.journal import read_journal
 from reason.search.strategies.rethink_mcts import RethinkMCTS
 from reason.search.tree import ROOT, Cancel, Expand, Node, Room, Tree
 from reason.types import Budget, Problem, Thinking
-from tests.search.rethink_plan import PROBLEM, Plan, play, request_of
+from tests.search.rethink_plan import PROBLEM, VERIFIER, Plan, Planned, play, request_of
 from tests.search.test_conformance import Checked, shape
 
 if TYPE_CHECKING:
@@ -37,6 +40,27 @@ def test_the_first_rollout_takes_the_first_thought(make_run: MakeRun) -> None:
     """N is 1 then, so that nothing is explored and all are equal, whatever their priors."""
     plan = Plan(lists={"": "1. a [0.1]\n2. b [0.9]"})
     assert play(make_run, plan, plain(rollouts=1)).requests == ["list ", "program a"]
+
+
+def test_a_limit_may_have_an_unfinished_program_end(make_run: MakeRun) -> None:
+    """The closing answer is below a program, and none of a rollout."""
+
+    def script(prefix: str) -> list[str]:
+        if prefix.endswith("!"):
+            return ["7}\n"]
+        return ["1. a\n2. b"] if request_of(prefix).startswith("list") else ["and so on " * 100]
+
+    problem = replace(PROBLEM, extract=lambda text: "7" if "7}" in text else None, closing="!")
+    run = make_run(
+        ScriptedEngine(script),
+        plain(max_tokens=200),
+        problem=problem,
+        verifiers={VERIFIER: Planned(Plan())},
+        budget=Budget(policy_tokens=450),
+    )
+    solution = asyncio.run(asyncio.wait_for(run.solve(), 20))
+    assert solution.stopped_by == "policy_tokens"
+    assert solution.answer == "7"
 
 
 @pytest.mark.parametrize(("above", "second"), [(-0.01, "a.x"), (0.01, "b")])

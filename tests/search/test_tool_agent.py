@@ -78,6 +78,17 @@ def test_half_a_call_is_not_made() -> None:
     assert solution.answer == "4140"
 
 
+def test_a_call_that_just_fits_is_made() -> None:
+    call = "<calc>17 * 23</calc>"
+
+    def script(prefix: str) -> list[str]:
+        written = prefix.rpartition("<assistant>")[2]
+        return ["\\boxed{391}"] if "<output>" in written else [f"{call} and more"[len(written) :]]
+
+    for turn_tokens in (len(call), len(call) + 1):
+        assert solve(script, turn_tokens=turn_tokens).answer == "391"
+
+
 def test_a_turn_that_is_too_long_goes_on() -> None:
     whole = "It is a long way to \\boxed{391}."
 

@@ -48,7 +48,7 @@ ABC = {
 
 def boxed(text: str) -> str | None:
     found = re.search(r"boxed\{(.*)\}", text)
-    return found and found[1]
+    return (found and found[1]) or None
 
 
 PROBLEM = Problem(content="What?", extract=boxed, equivalent=lambda a, b: a == b)
@@ -169,6 +169,12 @@ def test_depth_first_steps_back_where_nothing_is_good_enough(play: Play) -> None
     assert list(proposals(tree)) == ["", "b", "a"]
     assert proposals(tree)["b"]["pruned"] is True
     assert solution.answer == "2"
+
+
+@pytest.mark.parametrize("said", ["error", ""])
+def test_depth_first_solutions_without_an_answer_are_none(play: Play, said: str) -> None:
+    solution, _ = play({**ABC, "be!": [said], "bd!": ["3"], "3?": ["sure", "sure"]}, search="dfs", keep=1)
+    assert solution.answer == "3"
 
 
 def test_thoughts_may_be_sampled_one_by_one(play: Play) -> None:

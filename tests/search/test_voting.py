@@ -192,6 +192,17 @@ def test_the_nearest_score_on_the_path_counts() -> None:
     assert best_unfinished(tree) is below_low
 
 
+def test_what_only_asides_and_new_texts_hang_on_may_be_gone_on_with() -> None:
+    """A critique of it, an answer in its place; not its own next step."""
+    tree = tree_of()
+    cut = leaf(tree, "length", tokens=9)
+    leaf(tree, "eos", parent=cut.id).aside = True
+    leaf(tree, "eos", parent=cut.id).begins = True
+    assert best_unfinished(tree) is cut
+    leaf(tree, "eos", parent=cut.id)
+    assert best_unfinished(tree) is None
+
+
 def test_pruned_ones_come_last() -> None:
     tree = tree_of()
     pruned, going = leaf(tree, "step", tokens=90), leaf(tree, "step", tokens=1)

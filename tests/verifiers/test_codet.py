@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 
 import pytest
@@ -58,6 +59,18 @@ async def test_scores_by_hand() -> None:
     verifier.forget("p")
     await verifier.score(trajectories[:1], engine, "p")
     assert len(engine.prompts) == 4
+
+
+async def test_what_is_under_way_ends_with_its_run() -> None:
+    verifier, engine = CodeT(num_samples=2), ScriptedEngine(["assert f(2) == 4\n" * 9], delay=60.0)
+    scoring = asyncio.ensure_future(verifier.score([written(RIGHT)], engine, "p"))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert len(asyncio.all_tasks()) > 2
+    scoring.cancel()
+    verifier.forget("p")
+    await asyncio.wait(asyncio.all_tasks() - {asyncio.current_task()}, timeout=10)
+    assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
 @pytest.mark.usefixtures("isolation")

@@ -23,7 +23,8 @@ class Run {
     this.usage = []; // after each event
     let known = named([]);
     this.events.forEach((event, place) => {
-      if (event.kind === "node") this.byId.get(event.nodes[0]).arrived = place;
+      for (const node of event.nodes.map((id) => this.byId.get(id)))
+        if (node && node.arrived === Infinity) node.arrived = place; // a failed sample's first event is what was told
       if (event.usage) known = named(event.usage);
       this.usage.push(known);
     });

@@ -120,6 +120,7 @@ function fate(node, run) {
   if (!node.told) words.push("arrived, not told yet");
   else if (node.end === "step") words.push("step");
   else if (node.end === "length") words.push("cut off at the token limit");
+  else if (node.end === "error") words.push("failed");
   else words.push(node.aside ? "aside" : "finished");
   if (node.aside && node.end === "step") words.push("aside");
   if (node.begins) words.push("begins a text of its own");

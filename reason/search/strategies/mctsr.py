@@ -128,7 +128,7 @@ class MCTSr(Decoding):
 
     def answer(self, tree: Tree) -> Answer:
         scored = [node for node in tree.finished() if "score" in node.notes]
-        return vote(tree, self.select, scored or None)
+        return vote(tree, self.select, scored if any(node.answer is not None for node in scored) else None)
 
     # -- statistics --------------------------------------------------------------------------------------------------
 

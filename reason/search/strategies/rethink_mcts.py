@@ -215,6 +215,8 @@ class RethinkMCTS(Decoding):
 
     def _judge(self, tree: Tree, program: Node, parent: Node) -> None:
         """Scores a program; says what is asked about it, or backs up its value."""
+        if not ("chosen" in parent.notes or "thought" in parent.notes):
+            return  # not a rollout's: a limit had an unfinished program end
         if "thoughts" not in program.notes:
             tree.note(program.id, **about_thoughts(tree, program, parent))
         if "score" in program.notes or "value" in program.notes:

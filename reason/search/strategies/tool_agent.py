@@ -106,22 +106,18 @@ class ToolAgent(Decoding):
 
     def _calls(self, tree: Tree, leaf: Node) -> bool:
         """Whether a tool is to answer: the writing stopped for it, not at the turn's limit, and calls are left."""
-        return not self._cut_off(leaf) and _num_calls(tree, leaf) < self.max_calls
+        return not _cut_off(leaf) and _num_calls(tree, leaf) < self.max_calls
 
     def _room(self, written: int) -> int:
         """Tokens of the next turn at most, after so many."""
         return min(self.turn_tokens, self.max_tokens - written)
-
-    def _cut_off(self, leaf: Node) -> bool:
-        """Whether its writing ended at the turn's limit."""
-        return leaf.num_tokens >= self._room(leaf.path_tokens - leaf.num_tokens)
 
     def _next(self, tree: Tree, leaf: Node) -> Expand:
         call = find_call(tree.text(leaf.id)) if TOOLS in leaf.scores else None
         told = leaf.feedback.get(TOOLS, "")
         output = "" if call is None else f"{closing(call.tool)}\n<output>\n{told}\n</output>\n"
         left = self._room(leaf.path_tokens)
-        if left < 1 or (call is None and not self._cut_off(leaf)):  # it called, and no call is left
+        if left < 1 or (call is None and not _cut_off(leaf)):  # it called, and no call is left
             return Expand(
                 node=leaf.id,
                 max_tokens=_CLOSING_TOKENS,
@@ -138,6 +134,11 @@ class ToolAgent(Decoding):
             stop=CLOSINGS,
             open_ended=True,
         )
+
+
+def _cut_off(leaf: Node) -> bool:
+    """Whether its writing ended at a limit, not with a call."""
+    return not isinstance(leaf.stopped_on, str)
 
 
 def _num_calls(tree: Tree, leaf: Node) -> int:

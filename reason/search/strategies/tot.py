@@ -164,7 +164,7 @@ class TreeOfThoughts(Decoding):
             nodes = group.nodes(tree)
             if len(nodes) < group.size or not all(_settled(node) for node in nodes):
                 return [group]
-            solved += group.concludes
+            solved += group.concludes and any(node.answer is not None for node in nodes)
             waiting += reversed(self._next(tree, nodes))
         return []
 
