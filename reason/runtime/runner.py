@@ -195,7 +195,7 @@ class ModelRunner:
         except AttributeError as error:
             if tested:
                 raise
-            raise UnsupportedModel(f"models of type {config.model_type!r} are built in another way: {error}") from error
+            raise self._unsupported(f"are built in another way ({error})") from error
         kernels = kernels_for(self.dtype, self.device)
         _, _, kv_heads, head_dim = kv_shape(config, num_slots)
         heads = int(config.num_attention_heads)
@@ -217,8 +217,8 @@ class ModelRunner:
         self.forwards = 0
         self.launched = 0.0
         """When the device was given its last forward; ``time.perf_counter``."""
-        if expected is not None and quantize is None:
-            self._compare(expected)
+        if expected is not None:
+            self._compare(expected, _TOLERANCE[quantize or str(self.dtype).removeprefix("torch.")])
 
     def release(self) -> None:
         """Frees the weights and the KV tensors; the forest, which is small, stays for a last look."""
@@ -234,21 +234,42 @@ class ModelRunner:
             last = self.num_layers - 2
             raise UsageError(f"layer must be 0 to {last}, or -1 for the last after the final norm, got {layer}")
 
-    def _compare(self, expected: torch.Tensor) -> None:
-        """Refuses a model that computes something beside the layers which this runner does not."""
-        branch = self.forest.open(_probe_tokens(self.vocab_size))
+    def _compare(self, expected: torch.Tensor, tolerance: float) -> None:
+        """Refuses a model that computes something which this runner does not, or keeps a state that is no KV.
+
+        Args:
+            expected: see ``_own_logits``.
+            tolerance: the largest difference, as a share of the largest logit.
+        """
         try:
-            forward = self.forward([branch])
-            got = forward.row_logits(range(len(expected))).float()
-        finally:
-            self.forest.close(branch)
-            self.forest.clear()
-        tolerance = 1e-3 if self.dtype == torch.float32 else 0.1
+            got = self._probe()
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:
+            raise self._unsupported(f"are built in another way ({type(error).__name__}: {error})") from error
         if float((got - expected).abs().max()) > tolerance * max(1.0, float(expected.abs().max())):
-            raise UnsupportedModel(
-                f"models of type {self.config.model_type!r} compute logits that this runtime does not reproduce; "
-                f"tested types: {', '.join(sorted(TESTED))}"
-            )
+            raise self._unsupported("compute logits that this runtime does not reproduce")
+
+    def _unsupported(self, why: str) -> UnsupportedModel:
+        tested = ", ".join(sorted(TESTED))
+        return UnsupportedModel(f"models of type {self.config.model_type!r} {why}; tested types: {tested}")
+
+    def _probe(self) -> torch.Tensor:
+        """Two branches that share a beginning go on side by side, token by token: their logits, as ``_own_logits``."""
+        paths = _probe_paths(self.vocab_size)
+        branches = [self.forest.open(path[: _SHARED + 1]) for path in paths]
+        found: list[torch.Tensor] = []
+        try:
+            for tokens in zip(*(path[_SHARED + 1 :] for path in paths), strict=True):
+                found.append(self.forward(branches).logits(branches).float())
+                for branch, token in zip(branches, tokens, strict=True):
+                    self.forest.append(branch, token)
+            found.append(self.forward(branches).logits(branches).float())
+        finally:
+            for branch in branches:
+                self.forest.close(branch)
+            self.forest.clear()
+        return torch.stack(found, dim=1)
 
     def synchronize(self) -> None:
         """Waits for what the device was told to do, so that a clock read afterwards tells the truth."""
@@ -370,15 +391,21 @@ class ModelRunner:
         return self.backbone.hidden(batch, self.kv, kept)
 
 
-def _probe_tokens(vocab_size: int) -> list[int]:
-    return [(1 + 7919 * i) % vocab_size for i in range(12)]
+_SHARED, _OWN = 8, 4  # tokens of the probe: of both its paths, and of each alone
+_TOLERANCE = {"float32": 1e-3, "bfloat16": 0.1, "float16": 0.1, "int8": 0.2, "int4": 0.4}
+"""A state that is no KV makes logits as far off as they are large."""
+
+
+def _probe_paths(vocab_size: int) -> list[list[int]]:
+    shared = [(1 + 7919 * i) % vocab_size for i in range(_SHARED)]
+    return [shared + [(2 + 5 * one + 104_729 * i) % vocab_size for i in range(_OWN)] for one in range(2)]
 
 
 @torch.inference_mode()
 def _own_logits(model: Any, vocab_size: int) -> torch.Tensor:
-    """transformers' logits of a few tokens, [tokens, vocab] float32."""
-    tokens = torch.tensor([_probe_tokens(vocab_size)], device=model.device)
-    logits: torch.Tensor = model.eval()(input_ids=tokens, use_cache=False).logits[0].float()
+    """transformers' logits where each of the probe's two paths is alone, [paths, tokens, vocab] float32."""
+    tokens = torch.tensor(_probe_paths(vocab_size), device=model.device)
+    logits: torch.Tensor = model.eval()(input_ids=tokens, use_cache=False).logits[:, _SHARED:].float()
     return logits
 
 

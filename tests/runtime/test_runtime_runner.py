@@ -196,6 +196,12 @@ def test_rope_that_moves_with_the_length_is_refused(
         ("phi", {}),
         ("gpt2", {"n_embd": 32, "n_head": 4, "n_layer": 2, "num_key_value_heads": 4}),
         ("llama", {"hidden_act": "gelu"}),
+        # A state of their own beside KV, or none of our attention.
+        ("lfm2", {"layer_types": ["conv", "full_attention"], "block_dim": 32, "block_ff_dim": 48}),
+        ("falcon_h1", {"mamba_d_ssm": 32, "mamba_n_heads": 4, "mamba_d_head": 8, "mamba_d_state": 8}),
+        ("mamba", {"state_size": 8}),
+        ("bloom", {"n_head": 4, "n_layer": 2}),
+        ("gptj", {"n_embd": 32, "n_head": 4, "n_layer": 2, "rotary_dim": 8}),
     ],
 )
 def test_any_other_model_runs_exactly_or_is_refused(
