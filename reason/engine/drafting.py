@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import time
 import warnings
@@ -249,14 +250,18 @@ class Drafting:
         self.abandon()
         self._drafts = None
         self._contexts.clear()
+        for job in list(self._streams):  # a draft model holds KV for them
+            with contextlib.suppress(Exception):  # the source is what failed
+                self._end(job)
         self._ahead.clear()
         self._streams.clear()
         self._owners.clear()
-        warnings.warn(
-            f"drafting failed and is off from here on, at the cost of speed alone: {error!r}",
-            RuntimeWarning,
-            stacklevel=3,
-        )
+        with contextlib.suppress(RuntimeWarning):  # where warnings are errors it is still no reason to end
+            warnings.warn(
+                f"drafting failed and is off from here on, at the cost of speed alone: {error!r}",
+                RuntimeWarning,
+                stacklevel=3,
+            )
 
     def runners(self) -> Sequence[ModelRunner]:
         """The draft models."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import operator
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -124,14 +126,15 @@ def refusal(request: Request, runner: ModelRunner) -> ReasonError | None:
     prefix, sampling = request.prefix, request.sampling
     vocab_size, max_positions = runner.vocab_size, runner.max_positions
     try:
+        whole = (request.max_tokens, request.seed, request.key, sampling.top_k, sampling.logprobs or 0)
+        deque(map(operator.index, (*prefix, *request.guess, *whole)), maxlen=0)  # raises TypeError
+        hash(request.owner)
         if len(prefix) > max_positions:
             return OutOfKV(f"the prompt has {len(prefix)} tokens; this engine holds {max_positions}")
         rules = {
             "a request needs a prefix of at least one token": len(prefix) > 0,
-            f"a prefix token is outside the vocabulary of {vocab_size}": all(0 <= t < vocab_size for t in prefix),
-            f"a guessed token is outside the vocabulary of {vocab_size}": all(
-                0 <= t < vocab_size for t in request.guess
-            ),
+            f"a prefix token is outside the vocabulary of {vocab_size}": _within(prefix, vocab_size),
+            f"a guessed token is outside the vocabulary of {vocab_size}": _within(request.guess, vocab_size),
             f"max_tokens must be at least 1, got {request.max_tokens}": request.max_tokens >= 1,
             "a stop string must not be empty": all(len(s) > 0 for s in request.stop),
             f"temperature must be at least 0, got {sampling.temperature}": 0 <= sampling.temperature < math.inf,
@@ -149,9 +152,13 @@ def refusal(request: Request, runner: ModelRunner) -> ReasonError | None:
             runner.check_layer(layer)
     except UsageError as error:
         return error
-    except TypeError as error:
+    except Exception as error:  # whatever a value that is none raises: the engine is not to end with it
         return UsageError(f"a value of the request has the wrong type: {error}")
     return next((UsageError(rule) for rule, kept in rules.items() if not kept), None)
+
+
+def _within(tokens: Path, vocab_size: int) -> bool:
+    return len(tokens) == 0 or (min(tokens) >= 0 and max(tokens) < vocab_size)
 
 
 def nodes_at(branch: Branch, first: int, last: int) -> list[tuple[Node, int]]:

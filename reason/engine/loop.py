@@ -10,6 +10,7 @@ thread; ``LocalEngine`` gives it that thread.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -78,8 +79,9 @@ class EngineLoop:
 
     def submit(self, job: GenerateJob) -> None:
         """Queues a request; a malformed one is answered with an error completion."""
-        self.ledger.count_call(job.owner)
         error = refusal(job.request, self.runner)
+        with contextlib.suppress(TypeError):  # an owner that is none has no row
+            self.ledger.count_call(job.owner)
         if error is not None:
             self._fail(job, error)
         else:

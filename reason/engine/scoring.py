@@ -43,7 +43,7 @@ class Scoring:
         """Queues a path; one that cannot be scored is answered with an error."""
         try:
             self._submit(job)
-        except TypeError as error:
+        except Exception as error:  # whatever a value that is none raises: the engine is not to end with it
             job.done = True
             job.deliver(UsageError(f"a value of what is to be scored has the wrong type: {error}"))
 

@@ -38,6 +38,8 @@ class Grammar:
 
     def after(self, token: int) -> Grammar | None:
         """The state one token further on, this one unchanged; None where the token is not allowed."""
+        if self._matcher.validate_tokens([token]) < 1:  # consuming it would tell standard error
+            return None
         matcher = self._matcher.deep_copy()
         return Grammar(matcher) if matcher.consume_token(token) and not matcher.is_error() else None
 

@@ -223,6 +223,29 @@ def test_nothing_in_flight_holds_no_draft_kv(
     assert runner.forest.locked_tokens == own.forest.locked_tokens == 0
 
 
+@pytest.mark.filterwarnings("error")
+async def test_a_draft_model_that_fails_gives_up_its_kv(
+    make_drafted: MakeDrafted, prompts: MakePrompts, finish: Finish, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where warnings are errors; the requests do not notice."""
+    requests = requests_for(prompts(2), 0.8)
+    plain = await finish(make_drafted(None), requests)
+    engine = make_drafted()
+    own = engine._loop.runners()[1]
+    forward, calls = own.forward_rows, iter(range(1000))
+
+    def failing(*arguments: Any) -> Any:
+        if next(calls) == 6:
+            raise RuntimeError("lost")
+        return forward(*arguments)
+
+    monkeypatch.setattr(own, "forward_rows", failing)
+    done = await finish(engine, requests)
+    assert [c.token_ids for c in done] == [c.token_ids for c in plain]
+    assert next(calls) > 6
+    assert own.forest.locked_tokens == 0
+
+
 async def test_the_integrity_check_looks_at_the_draft_kv_too(
     make_drafted: MakeDrafted, prompts: MakePrompts, finish: Finish
 ) -> None:

@@ -59,6 +59,15 @@ BAD: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "key too large": ({"key": -(1 << 64)}, UsageError, "64 bits"),
     "empty stop string": ({"stop": ("x", "")}, UsageError, "stop string must not be empty"),
     "stop of no text": ({"stop": (1,)}, UsageError, "wrong type"),
+    "token of another type": ({"prefix": (1.0, 2.0)}, UsageError, "wrong type"),
+    "guess of another type": ({"guess": (1.5,)}, UsageError, "wrong type"),
+    "half a top_k": ({"sampling": Sampling(top_k=2.5)}, UsageError, "wrong type"),  # type: ignore[arg-type]
+    "half a row": ({"sampling": Sampling(logprobs=1.5)}, UsageError, "wrong type"),  # type: ignore[arg-type]
+    "half a token": ({"max_tokens": 2.5}, UsageError, "wrong type"),
+    "seed of another type": ({"seed": 0.5}, UsageError, "wrong type"),
+    "sampling that is none": ({"sampling": {"temperature": 0}}, UsageError, "wrong type"),
+    "probe that is none": ({"probes": ("head",)}, UsageError, "wrong type"),
+    "owner of no name": ({"owner": []}, UsageError, "wrong type"),
     "processor raises": ({"sampling": Sampling(processors=(raising,))}, ZeroDivisionError, "on purpose"),
     "processor raises later": ({"sampling": Sampling(processors=(raising_later,))}, ZeroDivisionError, "on purpose"),
     "processor forbids all": ({"sampling": Sampling(processors=(forbidding_all,))}, UsageError, "no token possible"),

@@ -142,6 +142,17 @@ def test_grammars_of_one_compiler_do_not_share_a_place(compiler: GrammarCompiler
     assert not second.finished
 
 
+def test_what_may_not_follow_is_told_nobody_but_the_caller(
+    compiler: GrammarCompiler, tokenizer: Any, capfd: pytest.CaptureFixture[str]
+) -> None:
+    grammar = compiled(compiler, Sampling(regex="[ab]{2}"))
+    a, c = (tokenizer.encode(letter, add_special_tokens=False)[0] for letter in "ac")
+    after = grammar.after(a)
+    assert after is not None
+    assert (grammar.after(c), after.after(c)) == (None, None)
+    assert capfd.readouterr() == ("", "")
+
+
 def test_no_grammar_asked_is_none(compiler: GrammarCompiler) -> None:
     assert compiler.compile(Sampling(temperature=0.3)) is None
 
