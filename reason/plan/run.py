@@ -6,6 +6,7 @@ import math
 from dataclasses import replace
 from pathlib import Path as FilePath
 
+from reason.errors import EngineClosed, EngineError, ServerError
 from reason.plan.speceyes import AGREEMENT, SpecEyes, followed_by
 from reason.search.driver import Run
 from reason.search.journal import Journal
@@ -64,14 +65,25 @@ class PlannedRun:
         return self._active.progress()
 
     async def solve(self) -> Solution:
-        """The small model's solution if it passes the gate, else the full run's. Either has the ledger of both."""
+        """The small model's solution if it passes the gate, else the full run's; also where the small model can give
+        none, whose ledger is lost then. Either has the ledger of both.
+
+        Raises:
+            EngineError: as ``Run``; also where the small model's server fails.
+        """
         screened = Usage()
         if self._plan.screen is not None:
             sure, screened = await self._screened()
             if sure >= self._plan.screen:
                 self._active = self._full
                 return self._with(await self._full.solve(), screened)
-        quick = self._with(await self._small.solve(), screened)
+        try:
+            quick = self._with(await self._small.solve(), screened)
+        except EngineError as error:  # what it cannot read, say; a server that fails is to be seen
+            if isinstance(error, (EngineClosed, ServerError)) or isinstance(error.__cause__, ServerError):
+                raise
+            self._active = self._full
+            return self._with(await self._full.solve(), screened)
         quick.usage.draft_model_tokens = quick.usage.policy_tokens
         if quick.answer is not None and self.score(quick) >= self._plan.limit:
             quick.usage.short_cuts = 1

@@ -57,6 +57,7 @@ class _Written:
     """A completion under way."""
 
     steps: list[Completion] = field(default_factory=list)
+    limit: int = 0  # tokens that the last of them could have
 
     @property
     def num_generated(self) -> int:
@@ -203,12 +204,16 @@ class RoutedEngine:
             begun = written.tokens
             left = None if request.max_generated is None else request.max_generated - written.num_generated
             too_long = most is not None and len(request.prefix) + len(begun) >= most
-            if written.steps and (too_long or (left is not None and left < 2)):
+            if too_long or (left is not None and left < 2):  # of a step both models may write their own
+                if not written.steps:
+                    alone = replace(request, max_tokens=request.max_tokens if left is None else max(1, left))
+                    return await self._alone(alone, "target")
                 return self._whole(written, begun, replace(written.steps[-1], finish_reason="length", stopped_on=None))
+            written.limit = self._step_tokens(request.max_tokens - len(begun), left)
             step = replace(
                 request,
                 prefix=request.prefix + begun,
-                max_tokens=self._step_tokens(request.max_tokens - len(begun), left),
+                max_tokens=written.limit,
                 stop=(*request.stop, *({self._delimiter} - set(request.stop))),
             )
             completion, values = await self._step(step, solution)
@@ -309,7 +314,9 @@ class RoutedEngine:
             count, stop = cut
             return self._whole(written, tokens[:count], replace(last, finish_reason="stop", stopped_on=stop))
         at_delimiter = last.finish_reason == "stop" and last.stopped_on == self._delimiter
-        too_long = last.finish_reason == "length" and len(last.token_ids) >= self._max_step_tokens
+        if at_delimiter and (completed := self._stopped_there(last, request)) is not None:
+            return self._whole(written, tokens, replace(last, stopped_on=completed))
+        too_long = last.finish_reason == "length" and len(last.token_ids) >= written.limit
         goes_on = (at_delimiter and self._delimiter not in request.stop) or too_long
         if goes_on and len(tokens) < request.max_tokens:
             return None
@@ -330,6 +337,11 @@ class RoutedEngine:
                 if 0 <= text.find(stop) < begun:
                     return count, stop
         return None
+
+    def _stopped_there(self, last: Completion, request: Request) -> str | None:
+        """The stop string that a step's last token completes along with the delimiter."""
+        text = self.codec.decode(last.token_ids)
+        return min((stop for stop in request.stop if stop in text), key=text.find, default=None)
 
     def _whole(self, written: _Written, tokens: Path, last: Completion) -> Completion:
         text = self.codec.decode(tokens)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,12 @@ import pytest
 
 from reason.api import Solver
 from reason.engine.scripted import ScriptedEngine
-from reason.errors import UnknownName, UsageError
+from reason.errors import EngineError, OutOfKV, ServerError, UnknownName, UsageError
 from reason.plan import PlannedRun, SpecEyes, make_plan
 from reason.plan.speceyes import AT_ONCE
 from reason.report.view import find_runs
 from reason.route import RoutedEngine, make_router
-from reason.types import Budget, Problem, Solution
+from reason.types import Budget, Completion, Problem, Request, Solution
 
 
 def box(answer: str) -> str:
@@ -99,6 +100,27 @@ def test_the_screen_spares_the_small_model(sure_of: str, answer: str, small_toke
     assert engine.draft.usage("").policy_tokens == 0
     assert solution.usage.verifier_tokens > 0
     assert solution.usage.policy_tokens == (small_tokens or 2 * len(box("3")))
+
+
+def failing(error: Exception) -> ScriptedEngine:
+    class Failing(ScriptedEngine):
+        async def generate(self, requests: Sequence[Request]) -> AsyncGenerator[Completion, None]:
+            for index, _ in enumerate(requests):
+                yield Completion(index=index, token_ids=(), text="", finish_reason="error", error=error)
+
+    return Failing([""])
+
+
+def test_a_small_model_that_cannot_answer_is_no_reason_to_fail() -> None:
+    small = failing(OutOfKV("the prompt has 9000 tokens; this engine holds 4096"))
+    engine = RoutedEngine(small, ScriptedEngine([box("3")]), make_router("always"))
+    assert solve(engine, "speceyes:gate=logprob,threshold=0.9").answer == "3"
+
+
+def test_a_small_models_server_that_is_dead_is_seen() -> None:
+    engine = RoutedEngine(failing(ServerError("gone")), ScriptedEngine([box("3")]), make_router("always"))
+    with pytest.raises(EngineError, match="gone"):
+        solve(engine, "speceyes:gate=logprob,threshold=0.9")
 
 
 def test_an_interrupt_returns_what_there_is() -> None:

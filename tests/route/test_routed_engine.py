@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
@@ -360,8 +360,42 @@ def test_what_is_thrown_away_is_told(router: Router | str, discarded: int) -> No
 def test_no_more_is_generated_than_a_request_allows(most: int) -> None:
     engine = routed(Told("s1", "s2", "s3"))
     done = ask(engine, max_generated=most)
-    assert 0 < len(done.token_ids) + done.discarded == engine.usage("o").policy_tokens <= max(2, most)
+    assert 0 < len(done.token_ids) + done.discarded == engine.usage("o").policy_tokens <= most
     assert (done.finish_reason == "eos") == (most >= 62)
+
+
+def test_a_kept_step_that_its_limit_cut_goes_on() -> None:
+    """Half of what is left is a step's limit, because both models may write it; what the router keeps cost but once."""
+    text = "x" * 50 + "."
+    done = ask(routed(Told(), lambda prefix: [text[len(prefix.rpartition(">")[2]) :]]), max_generated=100)
+    assert (done.text, done.finish_reason) == (text, "eos")
+
+
+def test_a_stop_string_that_ends_with_the_delimiter_ends_the_completion() -> None:
+    """One token completes both; the engine tells of the shorter."""
+
+    class Merged(ScriptedEngine):
+        async def generate(self, requests: Sequence[Request]) -> AsyncGenerator[Completion, None]:
+            for index, request in enumerate(requests):
+                at = "\n\n" if "\n\n" in request.stop else request.stop[0]
+                tokens = self.codec.encode("one\n\n")
+                yield Completion(index=index, token_ids=tokens, text="one", finish_reason="stop", stopped_on=at)
+
+    engine = RoutedEngine(Merged([""]), ScriptedEngine(TARGET), Told(), max_step_tokens=200)
+    done = ask(engine, stop=("e\n\n",))
+    assert (done.text, done.stopped_on, bytes(done.token_ids)) == ("on", "e\n\n", b"one\n\n")
+
+
+def going_on(word: str) -> Callable[[str], list[str]]:
+    """Writes its steps from wherever a step was cut."""
+
+    def script(prefix: str) -> list[str]:
+        *whole, begun = prefix.rpartition("<assistant>")[2].split("\n\n")
+        steps = [f"s{number} {word}." for number in range(len(whole) + 1, 4)]
+        own = next(step for step in (steps[0], f"s{len(whole) + 1} small.") if step.startswith(begun))
+        return ["\n\n".join([own[len(begun) :], *steps[1:]])]
+
+    return script
 
 
 @pytest.mark.parametrize("limit", [40, 100, 130, 300])
@@ -369,7 +403,7 @@ def test_a_budget_counts_what_is_thrown_away(limit: int, tmp_path: Path) -> None
     journal = tmp_path / "trace.jsonl"
 
     def run() -> tuple[Solution, int]:
-        engine = routed(Told("s1", "s3"))
+        engine = routed(Told("s1", "s3"), going_on("small"), going_on("LARGE"))
         with Solver(engine=engine) as solver:
             started = solver.start(
                 "?", "best-of-n", num_samples=9, max_tokens=64, budget=Budget(policy_tokens=limit), journal=journal
