@@ -89,7 +89,7 @@ MEASUREMENTS = {
         15,
         (
             "compare gsm8k --data {data} --strategies rebase,ets(diversity_weight=1.4) --sweep width=64 --limit 10 "
-            f"--concurrency 1 --kv-tokens 1200 {STEPS} --out {{out}}",
+            f"--concurrency 1 --kv-tokens 2540 {STEPS} --out {{out}}",
         ),
     ),
     "merge": Measurement(
@@ -112,7 +112,7 @@ MEASUREMENTS = {
         15,
         (
             "compare math500 --data {data} --strategies best-of-n(select=weighted),beam,ets --sweep width=8 --limit 30 "
-            f"-m {LARGE} --out {{out}}",
+            f"--concurrency 16 -m {LARGE} --out {{out}}",
         ),
     ),
     "router": Measurement(
