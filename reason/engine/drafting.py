@@ -254,8 +254,6 @@ class Drafting:
             with contextlib.suppress(Exception):  # the source is what failed
                 self._end(job)
         self._ahead.clear()
-        self._streams.clear()
-        self._owners.clear()
         with contextlib.suppress(RuntimeWarning):  # where warnings are errors it is still no reason to end
             warnings.warn(
                 f"drafting failed and is off from here on, at the cost of speed alone: {error!r}",

@@ -75,23 +75,20 @@ class PlannedRun:
         if self._plan.screen is not None:
             sure, screened = await self._screened()
             if sure >= self._plan.screen:
-                self._active = self._full
-                return self._with(await self._full.solve(), screened)
+                return await self._searched(screened)
         try:
             quick = self._with(await self._small.solve(), screened)
         except EngineError as error:  # what it cannot read, say; a server that fails is to be seen
             if isinstance(error, (EngineClosed, ServerError)) or isinstance(error.__cause__, ServerError):
                 raise
-            self._active = self._full
-            return self._with(await self._full.solve(), screened)
+            return await self._searched(screened)
         quick.usage.draft_model_tokens = quick.usage.policy_tokens
         if quick.answer is not None and self.score(quick) >= self._plan.limit:
             quick.usage.short_cuts = 1
             return quick
         if self._interrupted:  # what did not pass is no result
             return replace(quick, stopped_by="interrupt")
-        self._active = self._full
-        return self._with(await self._full.solve(), quick.usage)
+        return await self._searched(quick.usage)
 
     def score(self, quick: Solution) -> float:
         """What the gate says of the small model's solution."""
@@ -99,6 +96,11 @@ class PlannedRun:
             return quick.confidence
         scores = [each.score for each in quick.candidates if each.score is not None and each.answer == quick.answer]
         return max(scores, default=-math.inf)
+
+    async def _searched(self, before: Usage) -> Solution:
+        """The full run's solution, with what was spent before it."""
+        self._active = self._full
+        return self._with(await self._full.solve(), before)
 
     def _with(self, solution: Solution, usage: Usage) -> Solution:
         return replace(solution, usage=solution.usage.plus(usage))

@@ -190,8 +190,7 @@ def _node(trace: Trace, event: dict[str, Any]) -> TraceNode:
     number, parent = int(event["id"]), int(event["parent"])
     if number in trace.nodes:
         raise ValueError(f"node {number} is there already")
-    if parent in trace.failed:
-        trace.nodes[parent] = _failed(trace, trace.failed.pop(parent))
+    _place(trace, parent)
     if parent not in trace.nodes:
         raise ValueError(f"node {number} extends {parent}, which is not there")
     stopped_on = event["stopped_on"]
@@ -213,13 +212,15 @@ def _node(trace: Trace, event: dict[str, Any]) -> TraceNode:
     )
 
 
-def _failed(trace: Trace, event: dict[str, Any]) -> TraceNode:
-    """A sample that failed, in its place; below it others hang, so it was an aside, like a list that was asked for."""
+def _place(trace: Trace, number: int) -> None:
+    """Puts a sample into the tree if it failed, below those before it that did; others hang below it, so it was an
+    aside, like a list that was asked for."""
+    if (event := trace.failed.pop(number, None)) is None:
+        return
     parent = int(event["parent"])
-    if parent in trace.failed:
-        trace.nodes[parent] = _failed(trace, trace.failed.pop(parent))
-    return TraceNode(
-        id=int(event["node"]),
+    _place(trace, parent)
+    trace.nodes[number] = TraceNode(
+        id=number,
         parent=parent,
         depth=trace.nodes[parent].depth + 1,
         text=str(event["text"]),
