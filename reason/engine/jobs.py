@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from reason.runtime.grammar import Grammar
     from reason.runtime.runner import ModelRunner
 
-__all__ = ["GenerateJob", "ScoreJob", "nodes_at", "refusal"]
+__all__ = ["GenerateJob", "ScoreJob", "nodes_at", "refusal", "score_refusal"]
 
 
 class GenerateJob:
@@ -155,6 +155,27 @@ def refusal(request: Request, runner: ModelRunner) -> ReasonError | None:
     except Exception as error:  # whatever a value that is none raises: the engine is not to end with it
         return UsageError(f"a value of the request has the wrong type: {error}")
     return next((UsageError(rule) for rule, kept in rules.items() if not kept), None)
+
+
+def score_refusal(job: ScoreJob, runner: ModelRunner) -> ReasonError | None:
+    """Why a path cannot be scored, or None if it can."""
+    path, vocab_size, max_positions = job.path, runner.vocab_size, runner.max_positions
+    try:
+        deque(map(operator.index, (*path, job.start)), maxlen=0)  # raises TypeError
+        hash(job.owner)
+        for layer in job.layers:
+            runner.check_layer(layer)
+    except UsageError as error:
+        return error
+    except Exception as error:  # as above
+        return UsageError(f"a value of what is to be scored has the wrong type: {error}")
+    if not 0 <= job.start < len(path):
+        return UsageError(f"start must be in [0, {len(path)}), got {job.start}")
+    if not _within(path, vocab_size):
+        return UsageError(f"a token of the path is outside the vocabulary of {vocab_size}")
+    if len(path) > max_positions:
+        return OutOfKV(f"the path has {len(path)} tokens; this engine holds {max_positions}")
+    return None
 
 
 def _within(tokens: Path, vocab_size: int) -> bool:

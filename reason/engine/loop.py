@@ -10,7 +10,6 @@ thread; ``LocalEngine`` gives it that thread.
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -80,12 +79,11 @@ class EngineLoop:
     def submit(self, job: GenerateJob) -> None:
         """Queues a request; a malformed one is answered with an error completion."""
         error = refusal(job.request, self.runner)
-        with contextlib.suppress(TypeError):  # an owner that is none has no row
-            self.ledger.count_call(job.owner)
         if error is not None:
             self._fail(job, error)
-        else:
-            self._waiting.append(job)
+            return
+        self.ledger.count_call(job.owner)
+        self._waiting.append(job)
 
     def submit_score(self, job: ScoreJob) -> None:
         """Queues a path to score; one that cannot be is answered with an error."""
@@ -137,8 +135,7 @@ class EngineLoop:
             self._drafting.propose(decoding)
         drafted = time.perf_counter()
         planner = RowPlanner(self._max_rows)
-        owners: set[str] = set()  # who has rows in this forward
-        drawing = self._choose_rows(planner, owners, decoding, prefilling)
+        drawing, computing = self._choose_rows(planner, decoding, prefilling)
         scoring = self._scoring.choose_rows(planner)
         if not planner.rows:
             return
@@ -146,7 +143,7 @@ class EngineLoop:
             forward = self.runner.forward_rows(planner.rows, _layers(drawing, scoring))
             draws = self._launch_draws(forward, drawing) if drawing else None
             # A device is at work now: what does not depend on the tokens to come is done beside it.
-            self.ledger.count_forward(owners.union(job.owner for job in scoring))
+            self.ledger.count_forward({job.owner for job in computing}.union(job.owner for job in scoring))
             self.ledger.observe_kv()  # before what is finished gives its KV up
             if draws is not None and self._draws_on_device:
                 self.runner.plan_ahead()
@@ -157,7 +154,7 @@ class EngineLoop:
             else:
                 self.runner.synchronize()
         except Exception as error:  # the batch is lost, the engine is not
-            self._fail_batch(error)
+            self._fail_batch(computing, scoring, error)
             return
         computed = time.perf_counter() if draws is None or draws.computed is None else draws.computed
         self._scoring.collect(scoring, forward)  # before draws and drafts move the runs that its rows are named by
@@ -219,23 +216,24 @@ class EngineLoop:
     def _choose_rows(
         self,
         planner: RowPlanner,
-        owners: set[str],
         decoding: Sequence[GenerateJob],
         prefilling: Sequence[GenerateJob],
-    ) -> list[GenerateJob]:
-        """Rows for the running requests: those that decode, then prefill; returns the jobs that will draw a token."""
-        chosen: list[GenerateJob] = []
+    ) -> tuple[list[GenerateJob], list[GenerateJob]]:
+        """Rows for the running requests: those that decode, then prefill. Returns the jobs that will draw a token, and
+        all that got rows."""
+        drawing: list[GenerateJob] = []
+        computing: list[GenerateJob] = []
         for job in (*decoding, *prefilling):
             assert job.branch is not None
             rows = len(planner.rows)
             if planner.add_last(job.branch):
-                chosen.append(job)
+                drawing.append(job)
                 if self._drafting is not None:
                     self._drafting.add_rows(job, planner)
             elif len(planner.rows) == rows:
                 continue
-            owners.add(job.owner)
-        return chosen
+            computing.append(job)
+        return drawing, computing
 
     def _drawing(self, job: GenerateJob, rows: Sequence[int]) -> Drawing:
         draft = None if self._drafting is None else self._drafting.of(job)
@@ -373,13 +371,14 @@ class EngineLoop:
         job.done = True
         job.deliver(job.completion(self.codec, "error", error=error))
 
-    def _fail_batch(self, error: Exception) -> None:
+    def _fail_batch(self, computing: Sequence[GenerateJob], scoring: Sequence[ScoreJob], error: Exception) -> None:
+        """Ends those that had rows in a forward that failed."""
         if self._drafting is not None:
             self._drafting.abandon()
-        for job in list(self._running):
+        for job in computing:
             self._leave(job)
             self._fail(job, error)
-        self._scoring.fail(error)
+        self._scoring.fail(scoring, error)
         if self._drafting is not None:
             self._drafting.end_streams()
 

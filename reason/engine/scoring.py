@@ -6,9 +6,9 @@ import itertools
 from collections import deque
 from collections.abc import Sequence
 
-from reason.engine.jobs import ScoreJob, nodes_at
+from reason.engine.jobs import ScoreJob, nodes_at, score_refusal
 from reason.engine.ledger import Ledger
-from reason.errors import OutOfKV, UsageError
+from reason.errors import OutOfKV
 from reason.runtime.forest import PoolExhausted
 from reason.runtime.runner import Forward, ModelRunner, RowPlanner
 from reason.runtime.sampler import raw_logprobs
@@ -41,32 +41,12 @@ class Scoring:
 
     def submit(self, job: ScoreJob) -> None:
         """Queues a path; one that cannot be scored is answered with an error."""
-        try:
-            self._submit(job)
-        except Exception as error:  # whatever a value that is none raises: the engine is not to end with it
+        error = score_refusal(job, self._runner)
+        if error is not None:
             job.done = True
-            job.deliver(UsageError(f"a value of what is to be scored has the wrong type: {error}"))
-
-    def _submit(self, job: ScoreJob) -> None:
-        vocab_size, max_positions = self._runner.vocab_size, self._runner.max_positions
-        if not 0 <= job.start < len(job.path):
-            job.done = True
-            job.deliver(UsageError(f"start must be in [0, {len(job.path)}), got {job.start}"))
-        elif not all(0 <= token < vocab_size for token in job.path):
-            job.done = True
-            job.deliver(UsageError(f"a token of the path is outside the vocabulary of {vocab_size}"))
-        elif len(job.path) > max_positions:
-            job.done = True
-            job.deliver(OutOfKV(f"the path has {len(job.path)} tokens; this engine holds {max_positions}"))
-        else:
-            try:
-                for layer in job.layers:
-                    self._runner.check_layer(layer)
-            except UsageError as error:
-                job.done = True
-                job.deliver(error)
-            else:
-                self._jobs.append(job)
+            job.deliver(error)
+            return
+        self._jobs.append(job)
 
     def open(self, *, alone: bool) -> None:
         """Opens branches for waiting paths, oldest first, about as many as one forward has rows for. Opening moves the
@@ -155,11 +135,10 @@ class Scoring:
         self._jobs.remove(job)
         self._close(job)
 
-    def fail(self, error: Exception) -> None:
-        """Answers every open path with an error."""
-        for job in list(self._jobs):
-            if job.branch is not None:
-                self._end(job, error)
+    def fail(self, jobs: Sequence[ScoreJob], error: Exception) -> None:
+        """Answers jobs that got rows with an error."""
+        for job in jobs:
+            self._end(job, error)
 
     def _open(self, job: ScoreJob, *, alone: bool) -> None:
         forest = self._runner.forest

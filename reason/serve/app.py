@@ -9,7 +9,6 @@ on by the one engine that all of them share (``service``). Errors are told in th
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING, Any
@@ -22,8 +21,9 @@ from starlette.routing import Route, Router
 
 from reason.serve.access import Access
 from reason.serve.admission import Place
+from reason.serve.bodies import read_body
 from reason.serve.chat_tools import visible
-from reason.serve.failures import ApiError, as_api_error, bad_request
+from reason.serve.failures import ApiError, as_api_error
 from reason.serve.openapi import schema
 from reason.serve.protocol import Ask, read_chat, read_completion
 from reason.serve.reading import Fields, read_object
@@ -296,33 +296,8 @@ class _Handlers:
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind != "application/json":
             raise ApiError(415, f"the body must have Content-Type: application/json, not {kind[:60]!r}")
-        limit = self._service.limits.max_body_bytes
-        too_large = ApiError(413, f"a body may have at most {limit} bytes here", code="body_too_large")
-        length = request.headers.get("content-length", "0")
-        if not length.isascii() or not length.isdigit():
-            raise bad_request("Content-Length is not a number")
-        if len(length) > 18 or int(length) > limit:
-            raise too_large
-        try:
-            body = await asyncio.wait_for(_received(request, limit, too_large), self._service.limits.stall_seconds)
-        except asyncio.TimeoutError:
-            message = f"the body was not sent within {self._service.limits.stall_seconds:g} seconds"
-            raise ApiError(408, message, code="timeout") from None
+        body = await read_body(request.scope, request.receive, self._service.limits)
         return Fields(read_object(body))
-
-
-async def _received(request: Request, limit: int, too_large: ApiError) -> bytes:
-    """A body of at most so many bytes."""
-    body = bytearray()
-    while True:
-        message = await request.receive()
-        if message["type"] == "http.disconnect":
-            raise ClientGone
-        body += message.get("body", b"")
-        if len(body) > limit:
-            raise too_large
-        if not message.get("more_body", False):
-            return bytes(body)
 
 
 def _error(error: ApiError) -> Response:

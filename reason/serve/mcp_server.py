@@ -22,6 +22,7 @@ from reason.errors import ReasonError
 from reason.report.process import score_text
 from reason.serve.admission import Place
 from reason.serve.app import guarded
+from reason.serve.bodies import WholeBodies
 from reason.serve.failures import ApiError, as_api_error
 from reason.serve.protocol import Ask, SearchAsk
 from reason.serve.replies import told_solution
@@ -142,7 +143,8 @@ def make_mcp_app(service: Service, security: Security) -> ASGIApp:
     from mcp.server.transport_security import TransportSecuritySettings
 
     unguarded = TransportSecuritySettings(enable_dns_rebinding_protection=False)  # names are the guard's matter
-    return guarded(make_mcp_server(service).streamable_http_app(transport_security=unguarded), service, security)
+    app = make_mcp_server(service).streamable_http_app(transport_security=unguarded)
+    return guarded(WholeBodies(app, service.limits), service, security)
 
 
 async def _solve(service: Service, work: Searched, place: Place, context: Context[Any, Any]) -> Found:

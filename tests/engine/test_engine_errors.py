@@ -170,6 +170,27 @@ async def test_a_forward_that_fails_ends_what_was_in_it(
     assert [c.token_ids for c in await finish(engine, requests)] == [greedy(r.prefix, 5) for r in requests]
 
 
+async def test_a_forward_that_fails_spares_what_was_not_in_it(
+    make_engine: MakeEngine,
+    prompts: MakePrompts,
+    finish: Finish,
+    greedy: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    engine = make_engine(max_rows=5)
+
+    def broken(rows: object, *layers: object) -> None:
+        monkeypatch.undo()
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(engine._loop.runner, "forward_rows", broken)
+    requests = [Request(prefix=path, sampling=GREEDY, max_tokens=5, ignore_eos=True) for path in prompts(3, 5)]
+    failed, *done = await finish(engine, requests)
+    assert str(failed.error) == "out of memory"
+    assert [c.token_ids for c in done] == [greedy(r.prefix, 5) for r in requests[1:]]
+    assert engine.usage(requests[0].owner).calls == 3
+
+
 async def test_a_completion_that_fills_the_pool_ends_at_it(
     make_engine: MakeEngine, prompts: MakePrompts, finish: Finish, greedy: Callable[..., Path]
 ) -> None:

@@ -9,7 +9,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -175,6 +175,21 @@ async def test_over_http() -> None:
         assert lines
         for headers, status in (({"host": "evil.example"}, 421), ({"origin": "https://evil.example"}, 403)):
             assert httpx.post(url, json={}, headers=headers, timeout=60).status_code == status
+
+
+async def test_bodies_that_are_too_large_or_too_slow() -> None:
+    from reason.serve.mcp_server import make_mcp_app
+
+    async def slowly() -> AsyncIterator[bytes]:
+        yield b"{"
+        await asyncio.sleep(60)
+
+    service = make_service(max_body_bytes=300, stall_seconds=0.2)
+    transport = httpx.ASGITransport(make_mcp_app(service, Security()))
+    async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
+        headers = {"content-type": "application/json"}
+        assert (await client.post("/mcp", content=b"x" * 301, headers=headers)).status_code == 413
+        assert (await client.post("/mcp", content=slowly(), headers=headers)).status_code == 408
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGTERM")
