@@ -18,7 +18,7 @@ from reason.cli.errors import exit_on_error
 from reason.cli.printing import print_json
 from reason.cli.running import clock
 from reason.cli.tables import print_tables
-from reason.errors import ReasonError
+from reason.errors import ReasonError, UsageError
 
 if TYPE_CHECKING:
     from reason.compress.compressor import Compression, CompressOptions, Compressor
@@ -123,6 +123,7 @@ def compress(
         **vars(options),
     }
     done = OutFile(out, settings, overwrite=overwrite)
+    _check_same(jobs, done)
     left = {name: job for name, job in jobs.items() if name not in done.rows}
     run = _Run(jobs, done)
     interrupted = False
@@ -164,6 +165,22 @@ def _name(model: str | None) -> str:
     return CATALOGUE[name.lower()].name if name.lower() in CATALOGUE else name
 
 
+def _check_same(jobs: Mapping[str, Job], done: OutFile) -> None:
+    """Whether the rows that are done are of these traces.
+
+    Raises:
+        UsageError: one has another problem, solution or trace under its id.
+    """
+    for name, job in jobs.items():
+        row = done.rows.get(name, job.as_row())
+        changed = [key for key, value in job.as_row().items() if row.get(key) != value]
+        if changed:
+            raise UsageError(
+                f"{done.file} has another trace under the id {name} (its {' and '.join(changed)}): use another --out, "
+                "or --overwrite to start anew"
+            )
+
+
 class _Run:
     """What is done of a command's traces."""
 
@@ -188,8 +205,7 @@ class _Run:
         if isinstance(result, ReasonError):
             self.failed += 1
             return f"{name}: failed: {result}"
-        job = self._jobs[name]
-        self._out.append({"id": name, "question": job.problem.content, "solution": job.solution, **result.as_dict()})
+        self._out.append({"id": name, **self._jobs[name].as_row(), **result.as_dict()})
         sizes = (
             f"{len(result.steps)} -> {len(result.kept)} steps, {result.tokens_before} -> {result.tokens_after} tokens"
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from reason.api import as_problem
 from reason.compress.costs import boxed_answer
@@ -47,6 +47,10 @@ class Job:
                 "the end of its thinking (</think>)"
             )
         return cls(problem=asked, steps=steps, thought=thought, solution=reference)
+
+    def as_row(self) -> dict[str, Any]:
+        """What it is, as the file of results has it."""
+        return {"question": self.problem.content, "solution": self.solution, "steps": list(self.steps)}
 
     @property
     def question(self) -> str:

@@ -83,7 +83,7 @@ def threshold_for(scores: Sequence[float], correct: Sequence[bool], precision: f
     for count, (score, good) in enumerate(pairs, start=1):
         right += good
         last_of_equals = count == len(pairs) or pairs[count][0] < score
-        if last_of_equals and right >= precision * count:
+        if last_of_equals and right >= precision * count - 1e-9:
             best = score
     return best
 

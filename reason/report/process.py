@@ -241,7 +241,7 @@ class ScoringSitting(Sitting[ScoredSolutions, Summary]):
         by_step = self._evaluation.by_step
         prompt = _prompt(self._engine, row.problem)
         steps = [_steps(self._engine, solution, by_step) for solution in row.solutions]
-        if self._verifier.top_logprobs is not None and not hasattr(self._verifier, "probes"):
+        if _reads_logprobs(self._verifier):
             steps = await _recorded(self._engine, prompt, steps, owner)
         paths = [
             Trajectory(
@@ -308,7 +308,7 @@ async def score_text(verifier: Verifier, problem: Problem, solution: str, engine
     check_scores_text(verifier)
     prompt = _prompt(engine, problem)
     steps: tuple[Step, ...] = (Step(text=solution, tokens=engine.codec.encode(solution)),)
-    if verifier.top_logprobs is not None and not hasattr(verifier, "probes"):
+    if _reads_logprobs(verifier):
         (steps,) = await _recorded(engine, prompt, [steps], owner)
     path = Trajectory(
         problem=problem, prompt=prompt, steps=steps, finished=True, answer=extract_answer(solution), answer_class=0
@@ -318,6 +318,12 @@ async def score_text(verifier: Verifier, problem: Problem, solution: str, engine
         (said,) = await review([path], engine, owner)
         return Review(checked_scores(verifier, [said.score], 1)[0], said.feedback)
     return Review(checked_scores(verifier, await verifier.score([path], engine, owner), 1)[0])
+
+
+def _reads_logprobs(verifier: Verifier) -> bool:
+    """Whether it needs the text's log-probabilities; those that probe states compute what they read."""
+    members = getattr(verifier, "members", (verifier,))
+    return any(member.top_logprobs is not None and not hasattr(member, "probes") for member in members)
 
 
 def _prompt(engine: Engine, problem: Problem) -> TokenPath:

@@ -29,14 +29,14 @@ def read_rollouts(folder: Path) -> list[Rollout]:
         if result.error is not None:
             continue
         trace = read_trace(folder / "traces" / f"{result.id}.jsonl")
-        right = {each.answer_class: each.correct for each in result.candidates if each.answer_class is not None}
+        right = {each.answer: each.correct for each in result.candidates}  # not by class: some differ
         found += [
             Rollout(
                 problem=result.id,
                 prompt=trace.nodes[ROOT].tokens,
                 tokens=tokens,
                 answer_class=node.answer_class,
-                correct=node.answer_class is not None and right.get(node.answer_class, False),
+                correct=node.answer is not None and right.get(node.answer, False),
             )
             for node, tokens in _solutions(trace)
         ]

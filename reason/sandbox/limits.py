@@ -70,6 +70,7 @@ class Execution:
         traceback: the last traceback on stderr of a program that ended with an error, else "".
         error: that traceback's last line, "ZeroDivisionError: division by zero", else "". The program wrote it, so it
             is what the program says.
+        lost: the sandbox lost the process that watched it, perhaps through no fault of the program; ``error`` says how.
     """
 
     status: Status
@@ -79,6 +80,7 @@ class Execution:
     seconds: float
     traceback: str = ""
     error: str = ""
+    lost: bool = False
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -127,4 +129,4 @@ def execution(report: Mapping[str, Any], limits: Limits) -> Execution:
         lines = stderr.strip().splitlines()
         error = lines[-1] if lines else ""
     told = Execution(status=status, exit_code=code, stdout=stdout, stderr=stderr, seconds=seconds)
-    return dataclasses.replace(told, traceback=traceback, error=error)
+    return dataclasses.replace(told, traceback=traceback, error=error or report.get("lost", ""), lost="lost" in report)

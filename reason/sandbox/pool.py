@@ -236,7 +236,7 @@ def _request(
 
 
 def _lost(reason: str, said: str) -> dict[str, Any]:
-    report = {"reason": reason, "stdout": "", "stderr": said, "seconds": 0.0}
+    report = {"reason": reason, "stdout": "", "stderr": said, "seconds": 0.0, "lost": said}
     return {"program": report, "judge": report, "verdict": None}
 
 

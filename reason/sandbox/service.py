@@ -107,7 +107,7 @@ class SandboxService:
         return tuple(await asyncio.gather(*map(self._one, asked)))
 
     async def _one(self, key: _Key) -> Verdict:
-        """What is under way is waited for; what failed or was cancelled is asked anew."""
+        """What is under way is waited for; what failed, was cancelled or was lost with its worker is asked anew."""
         known = self._cache.get(key)
         if known is None:
             known = self._cache[key] = asyncio.ensure_future(self._test(*key))
@@ -125,7 +125,8 @@ class SandboxService:
         return dataclasses.replace(verdict, execution=ended)
 
     def _forget_failed(self, key: _Key, done: asyncio.Future[Verdict]) -> None:
-        if (done.cancelled() or done.exception() is not None) and self._cache.get(key) is done:
+        failed = done.cancelled() or done.exception() is not None or done.result().execution.lost
+        if failed and self._cache.get(key) is done:
             del self._cache[key]
 
 

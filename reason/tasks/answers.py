@@ -263,16 +263,25 @@ def extract_answer(text: str, *, explicit_only: bool = False) -> str | None:
     return None
 
 
+def _listed(letter: str, letters: str) -> str:
+    """As it is among the letters."""
+    return letter.upper() if letter.upper() in letters else letter
+
+
 def extract_choice(text: str, letters: str = "ABCD") -> str | None:
     """The letter a text chooses in a multiple-choice question, or None.
 
     In this order: the last box that holds a letter, the last "answer is B" or "Answer: (B)", the last "(B)", the last
-    line that starts with "B." or "B)" or is "B", the last "B" by itself. Letters are upper case unless boxed or stated.
+    line that starts with "B." or "B)" or is "B", the last "B" by itself. Letters are upper case unless boxed, or stated
+    and followed by a mark or the line's end ("answer: b)", but not "the answer is a bit").
     """
     allowed = "".join(re.escape(letter) for letter in letters)
     one = re.compile(rf"[\s(\[*$]*([{allowed}])(?![A-Za-z0-9'’])", re.IGNORECASE)
     stated = re.compile(
-        rf"\b(?i:answers?)\b[^.\n]{{0,60}}?(?:\bis\b|:)[\s(\[*$\\a-z{{]{{0,20}}?\b([{allowed}])(?![\w'’])"
+        r"\b(?i:answers?)\b[^.\n]{0,60}?(?:\bis\b|:)"
+        rf"(?:[\s(\[*$\\a-z{{]{{0,20}}?\b([{allowed}])(?![\w'’])"
+        rf"|[\s(\[*${{]{{0,10}}(?:(?i:option|choice)[\s(\[*$]{{1,5}})?([{allowed.lower()}])(?=[.:)\]*}}]|[ \t]*$))",
+        re.MULTILINE,
     )
     written = (
         re.compile(rf"\(([{allowed}])\)"),
@@ -282,8 +291,10 @@ def extract_choice(text: str, letters: str = "ABCD") -> str | None:
     for part in after_thinking(text):
         for content in boxed(part):
             if letter := one.match(clean_answer(content)):
-                return letter[1].upper() if letter[1].upper() in letters else letter[1]
-        for pattern in (stated, *written):
+                return _listed(letter[1], letters)
+        if said := stated.findall(part):
+            return _listed(said[-1][0] or said[-1][1], letters)
+        for pattern in written:
             if found := pattern.findall(part):
                 return str(found[-1])
     return None

@@ -11,10 +11,12 @@ its own too is not asked about a third time.
 from __future__ import annotations
 
 import os
+import re
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from typing import NamedTuple
 
 from reason.tasks.answers import MAX_ANSWER
 from reason.tasks.math_process import MathProcess, Verdict
@@ -72,7 +74,7 @@ class Comparer:
         Raises:
             ReasonError: math-verify is needed and cannot be started.
         """
-        return self._same(*((form, exact_key(form)) for form in (normal_form(a), normal_form(b))))
+        return self._same(_read(a), _read(b))
 
     def group(self, answers: Sequence[str]) -> list[list[int]]:
         """Equivalence classes of ``answers`` as lists of indices, in order of first appearance.
@@ -80,18 +82,17 @@ class Comparer:
         Equal normal forms are put together first; only the first member of a class is compared with newcomers.
         """
         classes: list[list[int]] = []
-        representatives: list[tuple[str, Key]] = []
+        representatives: list[_Answer] = []
         known: dict[Key, int] = {}
         for index, answer in enumerate(answers):
-            form = normal_form(answer)
-            key = exact_key(form)
-            if key not in known:
-                matches = (i for i, other in enumerate(representatives) if self._same(other, (form, key)))
-                known[key] = next(matches, len(classes))
-                if known[key] == len(classes):
+            read = _read(answer)
+            if read.key not in known:
+                matches = (i for i, other in enumerate(representatives) if self._same(other, read))
+                known[read.key] = next(matches, len(classes))
+                if known[read.key] == len(classes):
                     classes.append([])
-                    representatives.append((form, key))
-            classes[known[key]].append(index)
+                    representatives.append(read)
+            classes[known[read.key]].append(index)
         return classes
 
     def close(self) -> None:
@@ -99,15 +100,17 @@ class Comparer:
         with self._process_lock:
             self._process.close()
 
-    def _same(self, a: tuple[str, Key], b: tuple[str, Key]) -> bool:
-        (form_a, key_a), (form_b, key_b) = a, b
-        if _number_or_list(key_a, key_b):
+    def _same(self, a: _Answer, b: _Answer) -> bool:
+        if _number_or_list(a, b):
             self._count(quick=1)
             return True
-        if key_a == key_b or _decided_by_key(key_a, key_b) or max(len(form_a), len(form_b)) > MAX_ANSWER:
+        if a.key == b.key or _decided_by_key(a.key, b.key) or max(len(a.form), len(b.form)) > MAX_ANSWER:
             self._count(quick=1)
-            return key_a == key_b
-        pair = (min(form_a, form_b), max(form_a, form_b))
+            return a.key == b.key
+        if _of_other_halves(a.form, b.form):
+            self._count(quick=1)
+            return False
+        pair = (min(a.form, b.form), max(a.form, b.form))
         if (known := self._recall(pair)) is not None:
             return known
         with self._process_lock:
@@ -152,17 +155,38 @@ class Comparer:
             self._counts = replace(self._counts, **{name: getattr(self._counts, name) + n for name, n in more.items()})
 
 
+class _Answer(NamedTuple):
+    form: str
+    key: Key
+    grouped: bool  # written with commas between groups of three digits
+
+
+def _read(answer: str) -> _Answer:
+    form = normal_form(answer)
+    return _Answer(form, exact_key(form), THOUSANDS.search(answer) is not None)
+
+
 def _decided_by_key(a: Key, b: Key) -> bool:
     """Whether unequal keys already mean different answers: two numbers, or prose beside anything."""
     return a.kind == b.kind == "number" or "words" in (a.kind, b.kind)
 
 
-def _number_or_list(a: Key, b: Key) -> bool:
+def _number_or_list(a: _Answer, b: _Answer) -> bool:
     """Whether a number is a list read as one: "70,110" may be either, beside "70, 110" it is the same."""
-    number, other = (a, b) if a.kind == "number" else (b, a)
-    if number.kind != "number" or other.kind != "formula" or not THOUSANDS.fullmatch(str(other.value)):
+    number, other = (a, b) if a.key.kind == "number" else (b, a)
+    if not number.grouped or number.key.kind != "number" or other.key.kind != "formula":
         return False
-    return number.value == Fraction(str(other.value).replace(",", ""))
+    digits = str(other.key.value)
+    return THOUSANDS.fullmatch(digits) is not None and number.key.value == Fraction(digits.replace(",", ""))
+
+
+_HALF_OF_DAY = re.compile(r"(?<=[\d\s])([ap])\.?\s?m\.?$", re.IGNORECASE)
+
+
+def _of_other_halves(a: str, b: str) -> bool:
+    """Whether one is a time in the morning and the other one in the afternoon; math-verify does not look at that."""
+    halves = [found[1].lower() for found in (_HALF_OF_DAY.search(a), _HALF_OF_DAY.search(b)) if found]
+    return len(halves) == 2 and halves[0] != halves[1]
 
 
 _shared = Comparer()

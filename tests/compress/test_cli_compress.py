@@ -171,6 +171,20 @@ def test_other_settings(reason: Callable[..., Result], loads: Loads, traces: Pat
     assert [row["settings"]["beta"] for row in rows_of(out)] == [0.2, 0.2]
 
 
+def test_another_trace_of_the_same_name(
+    reason: Callable[..., Result], loads: Loads, traces: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out.jsonl"
+    assert reason(traces, "--out", out, "--limit", "1").exit_code == 0
+    before = out.read_bytes()
+    loads.clear()
+    rows = rows_of(traces)
+    rows[0]["problem"] += " Really?"
+    traces.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert "has another trace under the id" in refused(reason(traces, "--out", out))
+    assert (loads, out.read_bytes()) == ([], before)
+
+
 def test_somebody_elses_file(reason: Callable[..., Result], loads: Loads, traces: Path) -> None:
     before = traces.read_bytes()
     assert "line 1: this is no compressed trace; use another --out" in refused(reason(traces, "--out", traces))

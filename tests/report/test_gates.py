@@ -17,6 +17,7 @@ def test_the_largest_coverage_at_the_precision() -> None:
     assert threshold_for(scores, correct, 0.6) == 0.5
     assert threshold_for(scores, [False] * 5, 0.1) is None
     assert threshold_for([], [], 0.5) is None
+    assert threshold_for([1.0] * 20, [True] * 11 + [False] * 9, 0.55) == 1.0  # 0.55 * 20 is a little over 11
 
 
 def test_equal_scores_pass_together() -> None:

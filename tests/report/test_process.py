@@ -231,6 +231,11 @@ def test_log_probabilities_are_those_of_the_model(rows: Task, tmp_path: Path) ->
     assert scores["a"] == pytest.approx([0.5 * 0.5 ** (1 / len("step 0.9\n\n")), 0.5])
 
 
+def test_log_probabilities_within_an_ensemble(rows: Task, tmp_path: Path) -> None:
+    run(Scoring(rows, "ensemble:logprob", out=tmp_path / "out"), ScriptedEngine(()))
+    assert all(line.get("error") is None for line in lines(tmp_path / "out" / "results.jsonl"))
+
+
 def test_unknown_verifiers_and_tasks_without_solutions(rows: Task, tmp_path: Path) -> None:
     with pytest.raises(UnknownName, match="unknown verifier 'juge'"):
         Scoring(rows, "juge", out=tmp_path / "out")

@@ -268,6 +268,7 @@ def refuse(): raise Own('no')
         "for x in (Fraction(1, 3), Decimal('0.10'), range(3), frozenset({1})):\n"
         "    assert same(x) == x and type(same(x)) is type(x)",
         "x = same(float('nan'))\nassert x != x",
+        "assert same(10**5000) == 10**5000 and same([10**5000]) == [10**5000]",
         "items, table, seen = [4, 1], {}, {1, 2}\nfill(items, table, seen)\n"
         "assert items == [1, 3, 4] and table == {'k': [1]} and seen == {2}",
         "assert sums([Pair(1, 2), Pair(3, b=4)]) == [3, 7]\nassert Pair(1, 2).a == 1 and Pair(1, 2).sum() == 3",

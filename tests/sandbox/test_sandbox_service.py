@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from reason.errors import ReasonError, SandboxUnavailable, UsageError
-from reason.sandbox import Limits, SandboxService, backends, service
+from reason.sandbox import Limits, SandboxService, backends, pool, service
 
 LIMITS = Limits(wall_seconds=30, cpu_seconds=20)
 PROGRAM = "def f(x):\n    return x + 1\n"
@@ -94,6 +94,21 @@ def test_what_failed_is_asked_anew(shared: SandboxService, monkeypatch: pytest.M
             shared.run_tests(PROGRAM, ["assert f(200) == 201"], limits=LIMITS)
     (verdict,) = shared.run_tests(PROGRAM, ["assert f(200) == 201"], limits=LIMITS)
     assert verdict.passed
+
+
+def test_what_a_lost_worker_ran_is_asked_anew(shared: SandboxService, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine that is short of memory ends the worker, whatever the program does."""
+
+    async def dying(self: object, *messages: object) -> Any:
+        raise pool._WorkerEnded
+
+    with monkeypatch.context() as patched:
+        patched.setattr(pool._Worker, "ask", dying)
+        (verdict,) = shared.run_tests(PROGRAM, ["assert f(300) == 301"], limits=LIMITS)
+    assert (verdict.passed, verdict.execution.lost) == (False, True)
+    assert verdict.message == "no verdict: the worker died, and was replaced"
+    (verdict,) = shared.run_tests(PROGRAM, ["assert f(300) == 301"], limits=LIMITS)
+    assert (verdict.passed, verdict.execution.lost) == (True, False)
 
 
 def test_forgets_what_is_asked_least(isolation: None) -> None:

@@ -138,6 +138,24 @@ def test_rows_of_the_hub_bring_a_finished_test(load: Callable[..., Task], isolat
     assert not task.grade(example, "def double(x):\n    return 4 if x == 2 else 0\n")
 
 
+def test_infinity_is_close_to_nothing_else(load: Callable[..., Task], isolation: None) -> None:
+    row = {
+        "task_id": "Mbpp/1",
+        "entry_point": "half",
+        "prompt": "'''\nWrite a function that halves.\n'''",
+        "canonical_solution": "def half(x):\n    return x / 2\n",
+        "base_input": [[1.0]],
+        "plus_input": [[float("inf")]],
+        "atol": 0,
+        "assertion": "assert half(1.0) == 0.5\n",
+    }
+    task = load("mbpp-plus", row)
+    (example,) = task.examples
+    assert task.grade(example, example.reference)
+    for wrong in ("5.0", "float('-inf')"):
+        assert not task.grade(example, f"def half(x):\n    return x / 2 if x < 100 else {wrong}\n")
+
+
 def test_inputs_get_the_types_of_the_rows_own_tests(load: Callable[..., Task], isolation: None) -> None:
     row = {
         "task_id": "Mbpp/1",

@@ -20,7 +20,7 @@ from reason.errors import ReasonError, UsageError
 from reason.route import make_router
 from reason.training.router.card import router_card
 from reason.training.router.explore import Examples, load
-from reason.training.router.recipe import PENALTIES, cross_validated, gain, train_router
+from reason.training.router.recipe import PENALTIES, cross_validated, gain, kept_for_figures, train_router
 from reason.training.router.ridge import calibrated, fit_ridge
 from reason.training.value.fit import calibration
 from reason.verifiers.value_head import ValueHead
@@ -144,6 +144,14 @@ def test_predictions_are_of_fits_that_did_not_see_the_problem() -> None:
     unseen = cross_validated(examples, fits)
     assert float(torch.corrcoef(torch.stack([seen, delta]))[0, 1]) > 0.95
     assert abs(float(torch.corrcoef(torch.stack([unseen, delta]))[0, 1])) < 0.4
+
+
+def test_too_few_problems_to_keep_some_back_are_refused() -> None:
+    names = [f"p{i}" for i in range(200)]
+    tests = kept_for_figures(names)
+    kept, learning = names[tests.index(True)], names[tests.index(False)]
+    with pytest.raises(UsageError, match="1 problems to train with are too few"):
+        kept_for_figures([kept, learning])
 
 
 def test_gain() -> None:

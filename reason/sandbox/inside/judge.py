@@ -66,6 +66,14 @@ class Remote:
         return getattr(self._line.ask(None, self.__name__, None, None), name)
 
 
+class _Repr(reprlib.Repr):
+    def repr_int(self, x: int, level: int) -> str:
+        try:
+            return super().repr_int(x, level)
+        except ValueError:  # Python writes no more than 4,300 digits
+            return f"<an integer of {x.bit_length()} bits>"
+
+
 class Line:
     """The connection to the player.
 
@@ -78,7 +86,7 @@ class Line:
         self.ended = False
         self.calls: collections.deque[str] = collections.deque(maxlen=_KEPT_CALLS)
         self.traceback = ""
-        self._repr = reprlib.Repr()
+        self._repr = _Repr()
         self._repr.maxlist = self._repr.maxtuple = self._repr.maxdict = self._repr.maxset = 20
         self._repr.maxstring = self._repr.maxother = self._repr.maxlong = 200
 

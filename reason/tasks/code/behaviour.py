@@ -34,9 +34,9 @@ import hashlib as _hashlib
 
 def _shown(value):
     if isinstance(value, (bool, int)):
-        return str(int(value))
+        return hex(int(value))  # Python writes no more than 4,300 decimal digits
     if isinstance(value, float):
-        return str(int(value)) if value.is_integer() and abs(value) < 1e15 else format(value, ".10g")
+        return hex(int(value)) if value.is_integer() and abs(value) < 1e15 else format(value, ".10g")
     if isinstance(value, list):
         return "[" + ",".join(map(_shown, value)) + "]"
     if isinstance(value, tuple):

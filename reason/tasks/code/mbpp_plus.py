@@ -64,7 +64,8 @@ def _alike(got, expected):
     if isinstance(expected, (float, complex)) and isinstance(got, (int, float, complex)):
         if expected != expected:
             return got != got
-        return got == expected or abs(got - expected) <= max(ABSOLUTE, RELATIVE * abs(expected))
+        close = abs(expected) != inf and abs(got - expected) <= max(ABSOLUTE, RELATIVE * abs(expected))
+        return got == expected or close
     return got == expected
 """
 

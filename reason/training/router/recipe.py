@@ -133,14 +133,19 @@ def kept_for_figures(problems: Sequence[str]) -> list[bool]:
     tests = [number == 2 for number in part(problems)]
     if all(tests) or not any(tests):
         raise UsageError(f"{len(tests)} problems leave none to {'train' if any(tests) else 'test'} with: take more")
+    _folds([name for name, of_test in zip(problems, tests, strict=True) if not of_test])
     return tests
 
 
 def cross_validated(examples: Examples, fits: Callable[[Examples], ValueHead]) -> torch.Tensor:
-    """The logits of each step by a fit that saw none of its problem's, [steps]."""
+    """The logits of each step by a fit that saw none of its problem's, [steps].
+
+    Raises:
+        UsageError: there are too few problems for that.
+    """
     import torch
 
-    folds = [int(FOLDS * hashed(f"{name} fold")) for name in examples.names]
+    folds = _folds(examples.names)
     of_step = torch.tensor(folds)[examples.problem]
     logits = torch.zeros(len(of_step))
     for fold in set(folds):
@@ -148,6 +153,14 @@ def cross_validated(examples: Examples, fits: Callable[[Examples], ValueHead]) -
         rows = of_step == fold
         logits[rows] = head.logits(examples.states[rows], examples.means[rows])[0]
     return logits
+
+
+def _folds(problems: Sequence[str]) -> list[int]:
+    """Which fold each problem is in."""
+    folds = [int(FOLDS * hashed(f"{name} fold")) for name in problems]
+    if len(set(folds)) < 2:
+        raise UsageError(f"{len(folds)} problems to train with are too few to keep some back from each fit: take more")
+    return folds
 
 
 def gain(predicted: F64, advantage: F64, share: float) -> float:
