@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import contextlib
 import itertools
 import threading
-from collections.abc import Callable, Coroutine, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path as FilePath
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from reason.errors import UsageError
 from reason.fields import describe
@@ -20,6 +21,7 @@ from reason.search.driver import AnyRun, Run, check_budget
 from reason.search.measuring import find_verifiers
 from reason.search.strategies import for_budget, make_strategy
 from reason.search.tree import Strategy
+from reason.sync import run_sync
 from reason.types import Budget, Embedder, Engine, Message, Problem, Solution, Verifier, capabilities_of
 
 if TYPE_CHECKING:
@@ -30,7 +32,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Solver", "asolve", "solve"]
 
-T = TypeVar("T")
 ProblemLike = str | Problem | Sequence[Message]
 
 _owners = itertools.count()
@@ -254,30 +255,66 @@ class Solver:
         self.close()
 
 
+@dataclass(eq=False, slots=True)
+class _Loaded:
+    """A solver that module-level calls share, with what it was loaded with and how many of them it has."""
+
+    solver: Solver
+    model: str | None
+    options: dict[str, Any]
+    calls: int = 0
+
+
 class _Warm:
-    """The solver that module-level calls share: the last model stays loaded until another is asked for, or other drafts
-    or another route for it."""
+    """The last model that a module-level call asked for. It stays loaded until another is asked for, or other drafts or
+    another route for it, and its calls are over."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._loaded: tuple[str | None, dict[str, Any]] | None = None  # model, options
-        self._solver: Solver | None = None
+        self._last: _Loaded | None = None
 
-    def get(self, model: str | None, **options: Any) -> Solver:
-        with self._lock:
-            if self._solver is None or (model, options) != self._loaded:
-                if self._solver is not None:
-                    self._solver.close()
-                    self._solver = None
-                self._solver = Solver(model, **options)
-                self._loaded = (model, options)
-            return self._solver
+    @contextlib.asynccontextmanager
+    async def solver(self, model: str | None, **options: Any) -> AsyncIterator[Solver]:
+        """Blocks another thread while the model is loaded."""
+        taking = asyncio.ensure_future(asyncio.to_thread(self._take, model, options))
+        try:
+            loaded = await asyncio.shield(taking)
+        except asyncio.CancelledError:
+            taking.add_done_callback(self._given_up)
+            raise
+        try:
+            yield loaded.solver
+        finally:
+            self._leave(loaded)
 
     def close(self) -> None:
         with self._lock:
-            if self._solver is not None:
-                self._solver.close()
-                self._solver = None
+            last, self._last = self._last, None
+        if last is not None:
+            last.solver.close()
+
+    def _take(self, model: str | None, options: dict[str, Any]) -> _Loaded:
+        with self._lock:
+            last = self._last
+            if last is None or (last.model, last.options) != (model, options):
+                self._last = None
+                if last is not None and not last.calls:
+                    last.solver.close()
+                self._last = last = _Loaded(Solver(model, **options), model, options)
+            last.calls += 1
+            return last
+
+    def _given_up(self, taking: asyncio.Future[_Loaded]) -> None:
+        """Nobody waits any more for what was being loaded."""
+        if not taking.cancelled() and taking.exception() is None:
+            self._leave(taking.result())
+
+    def _leave(self, loaded: _Loaded) -> None:
+        with self._lock:
+            loaded.calls -= 1
+            over = not loaded.calls and loaded is not self._last
+        if over:
+            loaded.solver.close()
 
 
 _warm = _Warm()
@@ -318,11 +355,13 @@ async def asolve(
         check_route(route, model, small_model, plan=plan, named=remote is None or remote.small is None)
         options = {"draft": draft, "route": route, "plan": plan, "small_model": small_model}
         options |= {name: value for name, value in servers.items() if value is not None}
-        solver = await asyncio.to_thread(_warm.get, model, **options)
-    elif base_url is not None:
+        async with _warm.solver(model, **options) as solver:
+            return await solver.asolve(
+                problem, strategy, budget=budget, seed=seed, verifiers=verifiers, **strategy_fields
+            )
+    if base_url is not None:
         raise UsageError("give a base_url with the name of a model, not with an engine")
-    else:
-        solver = Solver(engine=model, draft=draft, route=route, plan=plan, small_model=small_model)
+    solver = Solver(engine=model, draft=draft, route=route, plan=plan, small_model=small_model)
     return await solver.asolve(problem, strategy, budget=budget, seed=seed, verifiers=verifiers, **strategy_fields)
 
 
@@ -412,32 +451,3 @@ def _allow_unsafe() -> None:
     from reason.sandbox import allow_unsafe
 
     allow_unsafe()
-
-
-def run_sync(work: Coroutine[Any, Any, T]) -> T:
-    """Runs a coroutine to its end from synchronous code, inside a running event loop too (on a thread of its own)."""
-    if not _loop_runs():
-        return asyncio.run(work)
-    results: list[T] = []
-    errors: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            results.append(asyncio.run(work))
-        except BaseException as error:
-            errors.append(error)
-
-    thread = threading.Thread(target=run, name="reason-solve")
-    thread.start()
-    thread.join()
-    if errors:
-        raise errors[0]
-    return results[0]
-
-
-def _loop_runs() -> bool:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True

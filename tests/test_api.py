@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -186,6 +189,53 @@ def test_a_route_loads_two_models(loaded: list[Any]) -> None:
     ]
     assert [options["routing"].router.threshold for _, options, _ in loaded] == [5, 7]
     assert [options["routing"].small_model for _, options, _ in loaded] == ["qwen2.5-coder-0.5b-instruct", "small"]
+
+
+async def test_a_model_in_use_is_closed_after_its_last_call(loaded: list[Any]) -> None:
+    async with api._warm.solver("a") as first:
+        assert (await asolve("problem 1", model="b")).answer == "2"
+        assert [is_closed(engine) for _, _, engine in loaded] == [False, False]
+        assert (await first.asolve("problem 1")).answer == "1"
+    assert [is_closed(engine) for _, _, engine in loaded] == [True, False]
+
+
+async def test_who_gives_up_while_a_model_is_loaded_does_not_hold_it(
+    loaded: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load, go_on = vars(api)["_load"], threading.Event()
+
+    def slowly(model: str | None, **options: Any) -> ScriptedEngine:
+        assert go_on.wait(30)
+        engine: ScriptedEngine = load(model, **options)
+        return engine
+
+    monkeypatch.setattr(api, "_load", slowly)
+    asking = asyncio.ensure_future(asolve("problem 1", model="a"))
+    await asyncio.sleep(0.05)
+    asking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asking
+    go_on.set()
+    assert (await asolve("problem 1", model="b")).answer == "2"
+    assert [is_closed(engine) for _, _, engine in loaded] == [True, False]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals are sent otherwise there")
+async def test_an_interrupt_within_a_running_loop_ends_the_search() -> None:
+    """Ctrl-C in a notebook."""
+    engine = ScriptedEngine([box(4) * 200], delay=0.02)
+    interrupting = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT))
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        interrupting.start()
+        with pytest.raises(KeyboardInterrupt):
+            Solver(engine=engine).solve("2 + 2?", num_samples=2)
+    finally:
+        interrupting.join()
+        signal.signal(signal.SIGINT, handler)
+    assert not engine._usage  # the run is over, and was forgotten
+    await asyncio.sleep(0.1)
+    assert not engine._usage
 
 
 def test_the_last_model_stays_loaded(loaded: list[Any]) -> None:

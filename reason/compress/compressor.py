@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, fields
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from reason.api import Solver, run_sync
+from reason.api import Solver
 from reason.compress.attention import AttentionScorer
 from reason.compress.costs import EngineCosts, ThoughtPaths, Validator
 from reason.compress.importance import (
@@ -26,6 +26,7 @@ from reason.compress.job import Job, ScoredJob
 from reason.compress.search import Ended, Move, SearchOptions, search
 from reason.compress.steps import State, joined
 from reason.errors import UnknownName, UsageError
+from reason.sync import run_sync
 from reason.types import Engine, Problem, Usage
 
 if TYPE_CHECKING:

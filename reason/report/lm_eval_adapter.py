@@ -33,12 +33,13 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
-from reason.api import Solver, run_sync
+from reason.api import Solver
 from reason.errors import UsageError
 from reason.fields import hints
 from reason.report.evaluate import default_concurrency
 from reason.search.driver import check_budget
 from reason.search.strategies import make_strategy
+from reason.sync import run_sync
 from reason.types import Budget, Message, Path, Problem, Request, Sampling
 
 if TYPE_CHECKING:

@@ -11,11 +11,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from reason.api import Solver, run_sync
+from reason.api import Solver
 from reason.engine.ledger import LoopStats
 from reason.engine.local import LocalEngine
 from reason.report.recording_run import prompt_of
 from reason.report.tables import Table, span
+from reason.sync import run_sync
 from reason.types import Completion, Problem, Request, Sampling
 
 __all__ = ["FULL", "QUICK", "Sizes", "Speed", "measure_speed", "num_speeds", "overhead_table", "speed_table"]

@@ -48,6 +48,7 @@ _FAILED = ("error", "cancelled")
 class _Counts:
     """What routing did for an owner."""
 
+    calls: int = 0
     steps: int = 0
     escalated: int = 0
 
@@ -146,12 +147,13 @@ class RoutedEngine:
         return await self.target.score(paths, start, logprobs=logprobs, layers=layers, owner=owner)
 
     def usage(self, owner: str) -> Usage:
-        """Both engines' work; ``policy_tokens`` counts what was drafted and not kept, too."""
+        """Both engines' work; ``policy_tokens`` counts what was drafted and not kept, too. ``calls`` are the requests,
+        whoever wrote their steps."""
         draft, target = self.draft.usage(owner), self.target.usage(owner)
         total = target.plus(draft)
         counts = self._counts.get(owner, _Counts())
         total.draft_model_tokens = draft.policy_tokens
-        total.routed_steps, total.escalated_steps = counts.steps, counts.escalated
+        total.calls, total.routed_steps, total.escalated_steps = counts.calls, counts.steps, counts.escalated
         return total
 
     def forget(self, owner: str) -> None:
@@ -173,12 +175,13 @@ class RoutedEngine:
     async def _complete(self, index: int, request: Request) -> Completion:
         place = request.owner, request.key
         try:
+            self._counts.setdefault(request.owner, _Counts()).calls += 1
             if (author := self._settled(request)) is not None:
                 return replace(await self._alone(request, author), index=index)
             return replace(await self._by_steps(request), index=index)
         except EngineClosed:
             raise
-        except Exception as error:  # a router's, or of a verifier that it asked
+        except Exception as error:  # what a request that is none raises
             return Completion(index=index, token_ids=(), text="", finish_reason="error", error=error)
         finally:
             self._begun.pop(place, None)
@@ -238,7 +241,7 @@ class RoutedEngine:
         return longest if left is None else max(1, min(longest, left // 2))
 
     async def _step(self, request: Request, before: tuple[Step, ...]) -> tuple[Completion, tuple[TokenLogprobs, ...]]:
-        """The step that stays, and what the router had recorded of it."""
+        """The step that stays, and what the router had recorded of it; a failed one where the router fails."""
         counts = self._counts.setdefault(request.owner, _Counts())
         counts.steps += 1
         alone = replace(request, probes=(), states=(), hidden=False)
@@ -273,16 +276,25 @@ class RoutedEngine:
         )
         try:
             chosen = await self.router.choose(given, rewrite)
+            rows: tuple[TokenLogprobs, ...] = ()
+            if chosen is not None and chosen.finish_reason not in _FAILED:
+                rows = await self._read(request, chosen)
+        except EngineClosed:
+            raise
+        except Exception as error:  # the router's, or of a verifier that it asked; what was written has its price
+            if rewriting is not None:
+                await asyncio.wait({rewriting})
+            spent = len(drafted.token_ids) + _num_tokens(rewriting)
+            failed = Completion(index=0, token_ids=(), text="", finish_reason="error", error=error, discarded=spent)
+            return failed, ()
         finally:
             if rewriting is not None and not rewriting.done():
                 rewriting.cancel()
         if chosen is None:
             kept = tuple(replace(row, values=()) for row in _asked(drafted.logprobs, request))
-            dropped = len(rewriting.result().token_ids) if rewriting is not None and _is_there(rewriting) else 0
-            stays = replace(drafted, logprobs=kept, hidden=None, states={}, discarded=dropped)
+            stays = replace(drafted, logprobs=kept, hidden=None, states={}, discarded=_num_tokens(rewriting))
             return stays, drafted.logprobs
         counts.escalated += 1
-        rows = await self._read(request, chosen) if chosen.finish_reason not in _FAILED else ()
         dropped = len(drafted.token_ids)
         return replace(chosen, logprobs=_asked(chosen.logprobs, request), discarded=dropped), rows
 
@@ -385,8 +397,10 @@ async def _one(engine: Engine, request: Request) -> Completion:
     raise AssertionError("an engine answers every request")
 
 
-def _is_there(work: asyncio.Future[Completion]) -> bool:
-    return work.done() and not work.cancelled() and work.exception() is None
+def _num_tokens(work: asyncio.Future[Completion] | None) -> int:
+    """Of what was written, if it was."""
+    there = work is not None and work.done() and not work.cancelled() and work.exception() is None
+    return len(work.result().token_ids) if work is not None and there else 0
 
 
 def _asked(rows: Sequence[TokenLogprobs], request: Request) -> tuple[TokenLogprobs, ...]:

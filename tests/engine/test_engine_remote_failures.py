@@ -230,6 +230,24 @@ def test_a_list_of_models_that_fails() -> None:
     assert not looks
 
 
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_server_that_is_not_ready_yet(status: int) -> None:
+    """As llama.cpp's is while it loads the model."""
+    looks = 0
+    chat = answering(chat_only, {"data": [{"id": "m"}]})
+
+    def handle(request: httpx.Request) -> httpx.Response:
+        nonlocal looks
+        looks += request.method == "GET"
+        return httpx.Response(status, text="Loading model") if looks < 3 else chat.handle_request(request)
+
+    with RunningEngine("http://host/v1", backoff=0.001, transport=httpx.MockTransport(handle)) as engine:
+        assert engine.name == "m"
+    looks = -100
+    with pytest.raises(ServerError, match=rf"HTTP {status}: Loading model \(after 2 attempts\)"):
+        RemoteEngine("http://host/v1", backoff=0.001, retries=1, transport=httpx.MockTransport(handle))
+
+
 @pytest.mark.parametrize("listed", [[{"id": "m"}], "m", ["m"], {"data": "m"}, {"data": {"id": "m"}}])
 def test_other_lists_of_models(listed: Any) -> None:
     with RunningEngine("http://host/v1", model="m", transport=answering(chat_only, listed)) as engine:
@@ -254,6 +272,25 @@ def test_letters_that_end_lines_elsewhere(letter: str) -> None:
     with RunningEngine("http://host/v1", model="m", transport=answering(streamed)) as engine:
         done = asyncio.run(ask(engine))
     assert (done.text, done.error) == (f"two{letter}lines", None)
+
+
+@pytest.mark.parametrize("line", ["error: {}", 'data: {{"error": {}}}'])
+async def test_an_error_within_a_stream(line: str) -> None:
+    asked = 0
+
+    def streamed(body: dict[str, Any]) -> httpx.Response:
+        nonlocal asked
+        if not body.get("stream") or "max_tokens" in body or "logprobs" in body or "continue_final_message" in body:
+            return chat_only(body)
+        asked += 1
+        told = line.format('{"code": 400, "message": "too long", "type": "invalid_request_error"}')
+        return httpx.Response(200, text=f"data:\n\n{told}\n\n", headers={"content-type": "text/event-stream"})
+
+    engine = await asyncio.to_thread(RemoteEngine, "http://host/v1", "m", transport=answering(streamed))
+    with pytest.raises(ServerError, match=r"HTTP 400\): too long$"):
+        raise cast(Exception, (await ask(engine)).error)
+    assert asked == 1
+    engine.close()
 
 
 def test_an_answer_that_is_no_json() -> None:

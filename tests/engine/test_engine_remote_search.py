@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from reason.api import Solver, run_sync
+from reason.api import Solver
 from reason.cli.solve import measure_names
 from reason.engine.codec import HubCodec
 from reason.engine.remote import RemoteEngine
@@ -19,6 +19,7 @@ from reason.route import RoutedEngine, make_router
 from reason.search.journal import read_journal
 from reason.search.measuring import find_verifiers
 from reason.search.strategies import make_strategy
+from reason.sync import run_sync
 from reason.types import Budget, Capabilities, Problem, capabilities_of
 from reason.verifiers import default_embedder, default_verifier
 from tests.engine.remote_servers import FakeServer, running

@@ -76,7 +76,7 @@ def test_resuming_gives_what_an_uninterrupted_run_gives(make_engine: MakeEngine,
     solver = Solver(engine=engine)
 
     def run(journal: Path) -> Solution:
-        from reason.api import run_sync
+        from reason.sync import run_sync
 
         return run_sync(solver.start(PROBLEM, name, max_tokens=60, journal=journal, **SETTINGS[name]).solve())
 

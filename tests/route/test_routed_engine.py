@@ -229,6 +229,26 @@ def test_a_router_that_fails_fails_its_request() -> None:
     assert (done.finish_reason, str(done.error)) == ("error", "no reward")
 
 
+def test_what_was_written_before_the_router_fails_is_told() -> None:
+    class Failing(Told):
+        async def choose(self, drafted: Drafted, rewrite: Rewrite) -> Completion | None:
+            chosen = await rewrite()
+            if "s2" in drafted.completion.text:
+                raise EngineError("no reward")
+            return chosen
+
+    engine = routed(Failing())
+    done = ask(engine)
+    assert (done.finish_reason, done.text) == ("error", "s1 LARGE.\n\n")
+    assert len(done.token_ids) + done.discarded == engine.usage("o").policy_tokens > 30
+
+
+def test_a_request_is_one_call_whoever_writes_its_steps() -> None:
+    engine = routed(Told("s1", "s3"))
+    ask(engine)
+    assert engine.usage("o").calls == 1
+
+
 def test_a_closed_engine_is_said_to_be_closed() -> None:
     class Closing(Told):
         async def choose(self, drafted: Drafted, rewrite: Rewrite) -> Completion | None:

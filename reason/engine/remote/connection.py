@@ -22,6 +22,7 @@ __all__ = ["Connection", "Retry"]
 T = TypeVar("T")
 
 _AGAIN = frozenset({408, 425, 429, 500, 502, 503, 504})
+_NOT_YET = frozenset({429, 503})  # it is there, and loads a model for one
 _LONGEST_WAIT = 120.0  # seconds
 _CONNECT_SECONDS = 10.0
 _SHOWN = 300  # characters of what a server says
@@ -85,15 +86,18 @@ class Connection:
             open_to_all: that it is kept from us is as if it were not there.
 
         Raises:
-            ServerError: it cannot be reached, or refuses the key.
+            ServerError: it cannot be reached, is never ready, or refuses the key.
         """
 
         async def once() -> Any:
             try:
                 with self._told():
-                    return await self._client.get(url)
+                    response = await self._client.get(url)
             except Unreachable as failed:  # these come first, when an address is often wrong
                 raise failed.error from None
+            if response.status_code in _NOT_YET:
+                self._check(response.status_code, response.headers, response.text)
+            return response
 
         response = await self.again(once)
         if response.status_code in (401, 403) and not open_to_all:
@@ -137,9 +141,11 @@ class Connection:
                 async for line in _lines(response):
                     name, _, data = line.partition(b":")
                     data = data.strip()
-                    if name not in (b"data", b"error") or data == b"[DONE]":
+                    if name not in (b"data", b"error") or data in (b"", b"[DONE]"):
                         continue
                     event = json.loads(data)
+                    if name == b"error":  # as older llama.cpp writes them
+                        event = {"error": event}
                     if isinstance(event, dict):
                         self._check_event(event)
                         yield event
@@ -156,10 +162,11 @@ class Connection:
             except Retry as retry:
                 if failed == self._retries:
                     times = f" (after {failed + 1} attempts)" if failed else ""
-                    raise ServerError(f"{retry.error}{times}") from None
+                    raise ServerError(f"{retry.error}{times}", status=retry.error.status) from None
                 if retry.wait > _LONGEST_WAIT:
                     raise ServerError(
-                        f"{retry.error}; it asks to wait for {retry.wait:.0f} s: try again later"
+                        f"{retry.error}; it asks to wait for {retry.wait:.0f} s: try again later",
+                        status=retry.error.status,
                     ) from None
                 self.retried += 1
                 delay = self._backoff * 2**failed * self._jitter.uniform(0.5, 1.0)

@@ -3,7 +3,8 @@
 A server keeps the KV of prefixes that it has computed. Requests that arrive together mostly share one, and if all of
 them are sent at once it is computed for each: so the first goes ahead, and the others follow when its first token is
 there.
-A prefix that a completion ended with, or that was asked for before, is known and holds nobody up.
+A prefix that a completion ended with, or that was asked for before, is known and holds nobody up; one with more text
+behind it is another.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ class Turnstile:
             raise
 
     def warm(self, path: Path) -> None:
-        """The server has computed a path: those that begin with it need not wait."""
+        """The server has computed a path: requests for it need not wait."""
         self._known[path] = None
         self._known.move_to_end(path)
         while len(self._known) > _KNOWN:
