@@ -23,6 +23,7 @@ _TRIES = 20  # candidates looked at, from the end of the text on: keeps hostile 
 
 _TEXT_MACRO = r"\\(?:text|textbf|textit|textrm|textsf|texttt|mathrm|mathbf|mathsf|mbox|hbox)"
 _FRACTION = r"\\[dtc]?frac\s{0,3}\{\s{0,3}-?[\d.,]{1,40}\s{0,3}\}\s{0,3}\{\s{0,3}-?[\d.,]{1,40}\s{0,3}\}"
+_MIXED = r"(?:\d{1,4} \d{1,3}/\d{1,3}|\d{0,40}[\u00bc-\u00be])"
 _PLAIN = r"(?:\d{1,3}(?:,\d{3})+(?!\d)(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+)"
 
 # --- boxes ----------------------------------------------------------------------------------------------------------
@@ -136,6 +137,7 @@ def _in_prose(sentence: str) -> str | None:
 
 _NUMBER = re.compile(
     rf"(?P<sign>(?<![\w)}}\].])[-\u2212])?\\?\$?(?P<body>(?:\d{{1,40}}\s?)?{_FRACTION}"
+    rf"|(?<![\d.,/]){_MIXED}(?!\.?\d|/)"
     rf"|{_PLAIN}(?:\s?/\s?\d+(?!\.?\d)|:\d+)?)(?P<percent>\s?\\?%)?"
 )
 _NEAR = 300  # characters around a number in which the formula it stands in must begin and end
@@ -183,7 +185,7 @@ _KEPT_WORDS = re.compile(  # after a number these words change the value, or joi
 )
 _UNIT_TEXT = re.compile(rf"(.*\S)\s*{_TEXT_MACRO}\s*\{{([^{{}}\d]*)\}}\s*(?:\^\{{?[23]\}}?)?", re.DOTALL)
 _UNIT_WORDS = re.compile(
-    rf"([-\u2212]?(?:{_PLAIN}(?:/\d+)?|{_FRACTION}))"
+    rf"([-\u2212]?(?:{_MIXED}|{_PLAIN}(?:/\d+)?|{_FRACTION}))"
     r"(?:[ ~]+|\\[ ,;])\s*([A-Za-z]{2}[A-Za-z .'/-]*?)(?:\^\{?[23]\}?|[²³])?"
 )
 _UNIT_ATTACHED = re.compile(rf"(-?{_PLAIN})(?:[cmk]m|[km]?g|m[lL]|lbs?|ft|mph|km/h|hrs?|mins?|secs?)(?:\^?[23]|[²³])?")
