@@ -100,6 +100,8 @@ def plot(gates: Path, file: Path) -> None:
     for number, (gate, pairs) in enumerate(scores(gates).items()):
         points = [(coverage, precision) for coverage, precision in precisions(pairs, problems) if coverage >= 0.05]
         style = "-" if number < 10 else "--"
+        if not points:
+            continue
         axis.plot(*zip(*points, strict=True), style, label=gate, color=f"C{number % 10}", linewidth=1.6, alpha=0.85)
     axis.set_xlabel(f"coverage: answers that pass, of {problems} problems")
     axis.set_ylabel("precision: of them right")

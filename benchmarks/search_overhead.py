@@ -24,10 +24,10 @@ from reason.cli.tables import print_tables
 from reason.engine.scripted import ScriptedEngine
 from reason.report.tables import Table
 from reason.search.driver import Run
-from reason.search.strategies import STRATEGIES, ets, make_strategy
+from reason.search.strategies import ets, make_strategy
 from reason.search.tree import Action, Expand, Room, Strategy, Tree
 from reason.types import Answer, Budget, Completion, Embedder, Engine, Problem, Request, TokenLogprobs, Trajectory
-from reason.verifiers import EMBEDDERS
+from reason.verifiers.embeddings import is_embedding
 
 SIZES: dict[str, Callable[[int], dict[str, Any]]] = {
     "auto": lambda width: {"budget_tokens": 400 * width},
@@ -53,7 +53,8 @@ SIZES: dict[str, Callable[[int], dict[str, Any]]] = {
     "ab-mcts": lambda width: {"num_samples": 4 * width, "in_flight": width},
     "probtree": lambda width: {},
 }
-"""What fills ``width`` slots, as each strategy calls it, and keeps them full for a while."""
+"""What fills ``width`` slots, as each strategy calls it, and keeps them full for a while. Strategies that run programs
+are not among them: what they wait for is the sandbox."""
 
 MARK = "of so many of them that are in all of the boxes."
 DEPTH = 10
@@ -193,7 +194,7 @@ def run(name: str, width: int, seed: int, *, together: bool) -> Figures:
 def measures(names: Sequence[str]) -> Mapping[str, Any]:
     found: dict[str, Hashed | Embedder] = {}
     for name in names:
-        found[name] = Directions(name) if name.partition(":")[0] in EMBEDDERS else Hashed(name)
+        found[name] = Directions(name) if is_embedding(name) else Hashed(name)
     return found
 
 
@@ -218,7 +219,7 @@ def row(name: str, width: int, rounds: int) -> list[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--strategies", nargs="+", default=list(STRATEGIES), choices=list(STRATEGIES), metavar="NAME")
+    parser.add_argument("--strategies", nargs="+", default=list(SIZES), choices=list(SIZES), metavar="NAME")
     parser.add_argument("--width", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()

@@ -10,7 +10,7 @@ import typer
 
 from reason.cli.errors import exit_on_error
 from reason.errors import ModelNotFound
-from reason.models import CATALOGUE, DEFAULT_CPU, Cache, entry, pull, resolve
+from reason.models import CATALOGUE, DEFAULT_CPU, EMBEDDING_MODELS, Cache, entry, pull, resolve
 from reason.models.install import gguf_name
 from reason.models.progress import folder_bytes, megabytes
 
@@ -39,7 +39,7 @@ class _Row:
 @app.command("list")
 @exit_on_error()
 def list_models(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
-    """The catalogue, and the models converted from your own GGUF files."""
+    """The catalogue, and what else is in the cache."""
     rows = _rows(Cache.default())
     if as_json:
         print(json.dumps([vars(row) | {"cached": row.cached} for row in rows], indent=1))
@@ -55,7 +55,7 @@ def list_models(as_json: Annotated[bool, typer.Option("--json", help="Print JSON
         table.add_row(
             row.name + (" *" if row.default else ""),
             megabytes(row.download_bytes) if row.download_bytes else "",
-            megabytes(row.cached_bytes) if row.cached else "no",
+            megabytes(row.cached_bytes) if row.cached or row.cached_bytes else "no",
             row.licence,
             row.description,
         )
@@ -77,7 +77,9 @@ def pull_model(
 @exit_on_error()
 def where_model(name: _Name) -> None:
     """Print a model's folder; fails if it is not on this machine."""
-    print(resolve(name, pull=False).folder)
+    cache = Cache.default()
+    other = cache.find(name) if name in cache.names() and name not in CATALOGUE else None
+    print(other or resolve(name, pull=False).folder)
 
 
 @app.command("rm")
@@ -107,12 +109,24 @@ def _rows(cache: Cache) -> list[_Row]:
         )
         for model in CATALOGUE.values()
     ]
-    rows += [
-        _Row(name, "", "your GGUF file", 0, folder_bytes(cache.folder(name)), False, _text(cache.find(name)))
-        for name in cache.names()
-        if name not in CATALOGUE
-    ]
-    return rows
+    return [*rows, *(_other_row(cache, name) for name in cache.names() if name not in CATALOGUE)]
+
+
+def _other_row(cache: Cache, name: str) -> _Row:
+    """Of what is in the cache beside the catalogue."""
+    embeds, folder = EMBEDDING_MODELS.get(name), cache.find(name)
+    description = "your GGUF file" if embeds is None else embeds.description
+    if folder is None:
+        description = f"half of it, or damaged: `reason models rm {name}` frees its room"
+    return _Row(
+        name=name,
+        licence="" if embeds is None else embeds.licence,
+        description=description,
+        download_bytes=0 if embeds is None else embeds.size_bytes,
+        cached_bytes=folder_bytes(cache.folder(name)) + cache.used_by_download(name),
+        default=False,
+        folder=_text(folder),
+    )
 
 
 def _cached_name(cache: Cache, name: str) -> str:

@@ -22,6 +22,7 @@ W = TypeVar("W")
 class _Room:
     under_way: int = 0
     kept: bool = False  # for one problem alone, which waits until the others are done or is under way
+    alone: bool = False  # it is under way
 
 
 class Slots(Generic[W]):
@@ -72,13 +73,15 @@ class Slots(Generic[W]):
         except asyncio.CancelledError:
             if not waiter.cancelled() and waiter.exception() is None:  # it was given room in the same moment
                 self.give_back(waiter.result())
+            self._serve()  # a worker may have been kept for it
             raise
 
     def give_back(self, worker: W) -> None:
         """The room that ``take`` gave; nothing where the worker is gone."""
         if (room := self._rooms.get(worker)) is not None:
             room.under_way -= 1
-            room.kept = room.kept and room.under_way > 0
+            if room.under_way == 0:
+                room.kept = room.alone = False
             self._serve()
 
     def _serve(self) -> None:
@@ -91,12 +94,17 @@ class Slots(Generic[W]):
 
     def _serve_alone(self) -> None:
         """Workers that are kept do not get new problems, so that each is idle in the end."""
-        kept = [worker for worker, room in self._rooms.items() if room.kept]
-        while len(kept) < len(self._waiting_alone) and (worker := self._freest()) is not None:
+        waiting = sum(not waiter.done() for waiter in self._waiting_alone)
+        kept = [worker for worker, room in self._rooms.items() if room.kept and not room.alone]
+        for spare in kept[waiting:]:  # for who has given up
+            self._rooms[spare].kept = False
+        del kept[waiting:]
+        while len(kept) < waiting and (worker := self._freest()) is not None:
             self._rooms[worker].kept = True
             kept.append(worker)
         for worker in kept:
             if self._rooms[worker].under_way == 0 and _first(self._waiting_alone) is not None:
+                self._rooms[worker].alone = True
                 self._hand(self._waiting_alone, worker)
 
     def _freest(self) -> W | None:

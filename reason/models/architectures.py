@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from reason.errors import UnsupportedModel
+from reason.errors import ModelError, UnsupportedModel
 from reason.models.gguf_file import GGUFFile
 
 if TYPE_CHECKING:
@@ -75,6 +75,8 @@ class Architecture:
         kv_heads = gguf.get(".attention.head_count_kv", heads)
         if not isinstance(heads, int) or not isinstance(kv_heads, int):
             raise UnsupportedModel(f"{gguf.path} has another number of attention heads in every layer")
+        if heads < 1 or kv_heads < 1:
+            raise ModelError(f"{gguf.path} is damaged: it has {heads} attention heads, {kv_heads} for keys and values")
         head_dim = int(gguf.get(".attention.key_length", hidden // heads))
         for key in (".attention.value_length", ".rope.dimension_count"):
             if (size := int(gguf.get(key, head_dim))) != head_dim:

@@ -11,6 +11,7 @@ at any moment leaves no folder that ``find`` would take for a model.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -78,12 +79,12 @@ class Cache:
         return folder
 
     def names(self) -> list[str]:
-        """Every finished model, by name."""
-        try:
-            entries = sorted(os.listdir(self.root / "models"))
-        except OSError:
-            return []
-        return [name for name in entries if _NAME.fullmatch(name) and self.find(name)]
+        """Everything that takes room here, by name: finished models, damaged ones, pieces of downloads."""
+        found: set[str] = set()
+        for kind in ("models", "downloads"):
+            with contextlib.suppress(OSError):
+                found |= {name for name in os.listdir(self.root / kind) if _NAME.fullmatch(name)}
+        return sorted(found)
 
     @contextmanager
     def lock(self, name: str) -> Iterator[None]:

@@ -36,13 +36,24 @@ class GGUFFile:
             raise ModelError(f"{path} cannot be read as a GGUF file: {error}") from error
         self.tensors: dict[str, ReaderTensor] = {tensor.name: tensor for tensor in self._reader.tensors}
         self.architecture: str = self.get("general.architecture", "")
-        if self.get("split.count", 0) > 1:
+        if self.number("split.count", 0) > 1:
             raise UnsupportedModel(f"{path} is one file of several; join them with `llama-gguf-split --merge` first")
 
     def get(self, key: str, default: Any = None) -> Any:
         """A metadata value; a key that begins with a dot belongs to the architecture (".block_count")."""
         field = self._reader.fields.get(self.architecture + key if key.startswith(".") else key)
-        return default if field is None else field.contents()
+        try:
+            return default if field is None else field.contents()
+        except (ValueError, IndexError) as error:  # of bytes that are no text, for one
+            raise ModelError(f"{self.path} is damaged: its metadata {key!r} cannot be read ({error})") from error
+
+    def number(self, key: str, default: int) -> int:
+        """A metadata value that is a whole number."""
+        value = self.get(key, default)
+        try:
+            return int(value)
+        except (TypeError, ValueError):
+            raise ModelError(f"{self.path} is damaged: its metadata {key!r} is {value!r}, not a number") from None
 
     def require(self, key: str) -> Any:
         """A metadata value that must be there."""

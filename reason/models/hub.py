@@ -17,6 +17,7 @@ __all__ = ["cached_snapshot", "snapshot", "tokenizer_snapshot"]
 
 _TOKENIZER = ["config.json", "generation_config.json", "tokenizer*", "special_tokens_map.json", "added_tokens.json"]
 _TOKENIZER += ["vocab*", "merges.txt", "*.jinja"]
+_TOKENS = ["tokenizer.json", "tokenizer.model*", "vocab*", "merges.txt"]  # any of them
 _WANTED = ["*.safetensors", "*.safetensors.index.json", *_TOKENIZER]
 _NOT = ["*/*", "consolidated*", "adapter_*"]  # other formats and copies, in folders and under other names
 
@@ -45,7 +46,7 @@ def tokenizer_snapshot(repo: str) -> Path:
 
     with contextlib.suppress(Exception):  # "not cached", and every way of saying so
         folder = Path(snapshot_download(repo, local_files_only=True, allow_patterns=_TOKENIZER, ignore_patterns=_NOT))
-        if any(folder.glob("tokenizer*")):
+        if _has_tokenizer(folder):
             return folder
     return _download(repo, _TOKENIZER)
 
@@ -72,7 +73,12 @@ def cached_snapshot(repo: str) -> Path | None:
         folder = Path(snapshot_download(repo, local_files_only=True, allow_patterns=_WANTED, ignore_patterns=_NOT))
     except Exception:  # "not cached", and every way of saying so
         return None
-    return folder if _complete(folder) else None
+    return folder if _complete(folder) and _has_tokenizer(folder) else None
+
+
+def _has_tokenizer(folder: Path) -> bool:
+    """Whether the tokenizer itself is there: other tools that share the cache may have fetched the weights alone."""
+    return any(any(folder.glob(pattern)) for pattern in _TOKENS)
 
 
 def _complete(folder: Path) -> bool:

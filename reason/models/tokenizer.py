@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from reason.errors import UnsupportedModel
+from reason.errors import ModelError, UnsupportedModel
 from reason.models.gguf_file import GGUFFile
 
 if TYPE_CHECKING:
@@ -91,6 +91,8 @@ def _byte_level_bpe(gguf: GGUFFile, family: _Family) -> Tokenizer:
     tokenizer.post_processor = processors.ByteLevel(trim_offsets=False)
     if gguf.get("tokenizer.ggml.add_bos_token", family.add_bos):
         bos_id = int(gguf.require("tokenizer.ggml.bos_token_id"))
+        if not 0 <= bos_id < len(tokens):
+            raise ModelError(f"{gguf.path} begins texts with token {bos_id}, and has {len(tokens)}")
         bos = tokens[bos_id]
         tokenizer.post_processor = processors.TemplateProcessing(
             single=f"{bos} $A", pair=f"{bos} $A {bos} $B", special_tokens=[(bos, bos_id)]
@@ -114,7 +116,7 @@ def _wrap(gguf: GGUFFile, tokenizer: Tokenizer) -> Any:
     tokens: list[str] = gguf.require("tokenizer.ggml.tokens")
     special = {}
     for name, key in (("bos_token", "bos"), ("eos_token", "eos"), ("pad_token", "padding"), ("unk_token", "unknown")):
-        if (token_id := gguf.get(f"tokenizer.ggml.{key}_token_id")) is not None:
+        if 0 <= (token_id := gguf.number(f"tokenizer.ggml.{key}_token_id", -1)) < len(tokens):  # 2^32 - 1 is none
             special[name] = tokens[token_id]
     wrapped = make(
         tokenizer_object=tokenizer,

@@ -159,6 +159,9 @@ class CapturedForwards:
         static = self._kernels.with_work(batch, DeviceWork.of(buffer, capacity))
         try:
             replay = self._capture(lambda: self._compute(static))
+        except torch.OutOfMemoryError:  # there may be room for it later, and for smaller ones
+            del self._met[capacity]
+            return None
         except RuntimeError as error:
             warnings.warn(f"forwards cannot be recorded here: {error}; going on without", stacklevel=2)
             self._capture = None

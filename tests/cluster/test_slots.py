@@ -99,6 +99,21 @@ async def test_cancelling_gives_room_back() -> None:
     assert await settled(after) == {"a": 1}
 
 
+async def test_who_gives_up_being_alone_keeps_no_worker() -> None:
+    slots: Slots[str] = Slots(2, expected=lambda: 1)
+    slots.add("a")
+    others = ask(slots, 1)
+    assert await settled(others) == {"a": 1}
+    alone = ask(slots, 1, alone=True)
+    later = ask(slots, 1)
+    assert not await settled(alone + later)
+    await cancelled(alone)
+    assert await settled(later) == {"a": 1}
+    slots.give_back("a")
+    slots.give_back("a")
+    assert await settled(ask(slots, 1, alone=True)) == {"a": 1}
+
+
 async def test_where_no_worker_will_come_all_are_told() -> None:
     slots: Slots[str] = Slots(1, expected=lambda: 0)
     waiting = ask(slots, 2) + ask(slots, 1, alone=True)

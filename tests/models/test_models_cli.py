@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from reason.cli.errors import exit_on_error
 from reason.cli.models import app
 from reason.errors import ModelNotFound, UsageError
-from reason.models import CATALOGUE, LocalFile, ModelEntry
+from reason.models import CATALOGUE, Cache, LocalFile, ModelEntry
 
 runner = CliRunner()
 
@@ -70,6 +70,26 @@ def test_your_own_gguf_file(tiny_gguf: Path) -> None:
     assert rows[-1]["name"] == folder.name
     assert runner.invoke(app, ["rm", str(tiny_gguf), "-y"]).exit_code == 0
     assert not folder.exists()
+
+
+def test_what_is_damaged_can_be_seen_and_deleted(tiny_gguf: Path) -> None:
+    folder = Path(runner.invoke(app, ["pull", str(tiny_gguf)]).stdout.strip())
+    assert runner.invoke(app, ["where", folder.name]).stdout.strip() == str(folder)
+    (folder / "model.safetensors").write_bytes(b"")
+    (row,) = [row for row in json.loads(runner.invoke(app, ["list", "--json"]).stdout) if row["name"] == folder.name]
+    assert (row["cached"], row["cached_bytes"] > 0) == (False, True)
+    assert "damaged" in row["description"]
+    assert runner.invoke(app, ["where", folder.name]).exit_code == 2
+    assert runner.invoke(app, ["rm", folder.name, "-y"]).exit_code == 0
+    assert not folder.exists()
+
+
+def test_embedders_are_listed_as_what_they_are(cache: Cache) -> None:
+    with cache.lock("all-minilm-l6-v2"), cache.building("all-minilm-l6-v2") as folder:
+        (folder / "model.safetensors").write_bytes(b"weights")
+    row = json.loads(runner.invoke(app, ["list", "--json"]).stdout)[-1]
+    assert (row["name"], row["licence"], row["cached"]) == ("all-minilm-l6-v2", "Apache-2.0", True)
+    assert "GGUF" not in row["description"]
 
 
 @pytest.mark.parametrize("command", ["pull", "where", "rm"])

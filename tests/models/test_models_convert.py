@@ -17,7 +17,7 @@ from safetensors import safe_open
 from transformers import PreTrainedModel
 
 from reason.errors import ModelError, UnsupportedModel
-from reason.models import convert_gguf, load_model
+from reason.models import convert_gguf, load_model, load_tokenizer
 
 Make = Callable[..., PreTrainedModel]
 Write = Callable[..., Path]
@@ -187,6 +187,34 @@ def test_a_broken_file_is_an_error_of_ours(keep: int, tiny_gguf: Path, tmp_path:
     broken.write_bytes(tiny_gguf.read_bytes()[:keep])
     with pytest.raises(ModelError, match=r"broken\.gguf"):
         convert_gguf(broken, tmp_path)
+
+
+@pytest.mark.parametrize("key", ["padding", "unknown"])
+def test_the_number_of_no_token(key: str, tiny_model: Make, write_gguf: Write, convert: Convert) -> None:
+    """Some converters write -1, as 32 bits without a sign."""
+    file = write_gguf(
+        tiny_model("qwen2"), edit=lambda writer: writer.add_uint32(f"tokenizer.ggml.{key}_token_id", 2**32 - 1)
+    )
+    assert load_tokenizer(convert(file)).encode("hello")
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [lambda writer: writer.add_string("split.count", "many"), lambda writer: writer.add_head_count(0)],
+    ids=["no number", "no heads"],
+)
+def test_values_that_make_no_sense(
+    edit: Callable[[Any], None], tiny_model: Make, write_gguf: Write, tmp_path: Path
+) -> None:
+    with pytest.raises(ModelError, match="is damaged"):
+        convert_gguf(write_gguf(tiny_model("qwen2"), edit=edit), tmp_path)
+
+
+def test_metadata_that_are_no_text(tiny_gguf: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "broken.gguf"
+    broken.write_bytes(tiny_gguf.read_bytes().replace(b"qwen2", b"qw\xffn2", 1))
+    with pytest.raises(ModelError, match=r"is damaged: its metadata 'general\.architecture' cannot be read"):
+        convert_gguf(broken, tmp_path / "out")
 
 
 def test_end_tokens(tiny_gguf: Path, tmp_path: Path, convert: Convert) -> None:

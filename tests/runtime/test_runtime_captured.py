@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -163,6 +164,23 @@ def test_what_cannot_be_recorded_runs_eagerly_from_then_on(make_model: MakeModel
         got = grow(runner, steps=2)
     torch.testing.assert_close(got, expected, atol=1e-4, rtol=0)
     assert asked == 1
+
+
+def test_a_forward_that_finds_no_memory_is_recorded_later(make_model: MakeModel) -> None:
+    asked = 0
+
+    def full(compute: Callable[[], torch.Tensor]) -> Callable[[], torch.Tensor]:
+        nonlocal asked
+        asked += 1
+        if asked == 1:
+            raise torch.OutOfMemoryError("no room")
+        return compute
+
+    runner = capturing(make_model("llama"), full, after=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        grow(runner, steps=3)
+    assert asked > 1
 
 
 def test_buckets_hold_what_they_are_for_and_pad_rows_by_an_eighth() -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import hashlib
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -13,7 +15,7 @@ from pathlib import Path
 
 from reason.models.cache import Cache
 
-__all__ = ["BuildFailed", "load_library"]
+__all__ = ["BuildFailed", "CompileFailed", "load_library"]
 
 _FOLDER = Path(__file__).parent
 _SOURCE = _FOLDER / "kernels.cpp"
@@ -27,11 +29,16 @@ class BuildFailed(Exception):
     """There are no kernels for this machine; the message says why."""
 
 
+class CompileFailed(BuildFailed):
+    """There could be some, and the compiler or the disk was in the way."""
+
+
 def load_library(*, amx: bool = True) -> ctypes.CDLL:
     """The compiled library, built now if it is not in the cache; ``amx=False`` leaves AMX unused where there is any.
 
     Raises:
-        BuildFailed: the processor, the system or the compiler cannot do it.
+        BuildFailed: the processor or the system has none, or there is no compiler.
+        CompileFailed: the compiler failed, or what it made does not load.
     """
     if platform.system() != "Linux" or platform.machine() != "x86_64":
         raise BuildFailed("only Linux on x86-64 is supported")
@@ -46,27 +53,28 @@ def load_library(*, amx: bool = True) -> ctypes.CDLL:
     built_for = repr((options, sorted(flags & _CHOOSING), model, compiler))
     key = hashlib.sha256(sources + built_for.encode()).hexdigest()[:16]
     library = Cache.default().root / "native" / f"kernels-{key}.so"
-    if not library.is_file():
-        _compile(compiler, options, library)
+    if library.is_file():
+        with contextlib.suppress(OSError):  # cut off when a machine went down: made again
+            return ctypes.CDLL(str(library))
     try:
+        _compile(shlex.split(compiler), options, library)
         return ctypes.CDLL(str(library))
-    except OSError as error:
-        raise BuildFailed(f"{library} does not load: {error}") from error
+    except (OSError, ValueError, subprocess.SubprocessError) as error:
+        raise CompileFailed(f"{library} cannot be made: {error}") from error
 
 
-def _compile(compiler: str, options: tuple[str, ...], library: Path) -> None:
+def _compile(compiler: list[str], options: tuple[str, ...], library: Path) -> None:
     """Compiles beside the target and moves the result there, so that no one ever sees half a library."""
-    try:
-        library.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=library.parent) as folder:
-            made = Path(folder) / library.name
-            command = [compiler, *options, str(_SOURCE), "-o", str(made)]
-            run = subprocess.run(command, capture_output=True, text=True, timeout=_COMPILE_SECONDS, check=False)
-            if run.returncode:
-                raise BuildFailed(f"{compiler} failed: {run.stderr.strip()[-500:]}")
-            os.replace(made, library)
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise BuildFailed(f"cannot compile into {library.parent}: {error}") from error
+    library.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=library.parent) as folder:
+        made = Path(folder) / library.name
+        command = [*compiler, *options, str(_SOURCE), "-o", str(made)]
+        run = subprocess.run(command, capture_output=True, text=True, timeout=_COMPILE_SECONDS, check=False)
+        if run.returncode:
+            raise CompileFailed(f"{' '.join(compiler)} failed: {run.stderr.strip()[-500:]}")
+        with made.open("rb+") as written:
+            os.fsync(written.fileno())
+        os.replace(made, library)
 
 
 def _processor() -> tuple[frozenset[str], str]:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import torch
 
-from reason.runtime.native.build import BuildFailed, load_library
+from reason.runtime.native.build import BuildFailed, CompileFailed, load_library
 
 __all__ = [
     "ADD",
@@ -335,6 +335,9 @@ def make_kernels(*, amx: bool) -> Kernels | None:
     """The kernels, with AMX if there is any and it may be used; None without AVX-512 for bf16, or a compiler."""
     try:
         library = load_library(amx=amx)
+    except CompileFailed as error:
+        warnings.warn(f"no compiled kernels, so that it is slower: {error}", stacklevel=2)
+        return None
     except BuildFailed:
         return None
     if not library.reason_native_init():
