@@ -8,6 +8,7 @@ import contextlib
 import itertools
 import threading
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path as FilePath
 from types import TracebackType
@@ -270,22 +271,24 @@ class _Warm:
     another route for it, and its calls are over."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.Lock()  # held for moments
+        self._loading = ThreadPoolExecutor(1, "reason-load")  # one model after the other
         self._last: _Loaded | None = None
 
     @contextlib.asynccontextmanager
     async def solver(self, model: str | None, **options: Any) -> AsyncIterator[Solver]:
-        """Blocks another thread while the model is loaded."""
-        taking = asyncio.ensure_future(asyncio.to_thread(self._take, model, options))
+        """Models are loaded and closed in other threads."""
+        taking = self._loading.submit(self._take, model, options)
         try:
-            loaded = await asyncio.shield(taking)
+            loaded = await asyncio.wrap_future(taking)
         except asyncio.CancelledError:
             taking.add_done_callback(self._given_up)
             raise
         try:
             yield loaded.solver
         finally:
-            self._leave(loaded)
+            if self._leave(loaded):
+                await asyncio.to_thread(loaded.solver.close)
 
     def close(self) -> None:
         with self._lock:
@@ -296,25 +299,28 @@ class _Warm:
     def _take(self, model: str | None, options: dict[str, Any]) -> _Loaded:
         with self._lock:
             last = self._last
-            if last is None or (last.model, last.options) != (model, options):
-                self._last = None
-                if last is not None and not last.calls:
-                    last.solver.close()
-                self._last = last = _Loaded(Solver(model, **options), model, options)
-            last.calls += 1
-            return last
+            if last is not None and (last.model, last.options) == (model, options):
+                last.calls += 1
+                return last
+            self._last = None
+            idle = last is not None and not last.calls
+        if last is not None and idle:
+            last.solver.close()
+        loaded = _Loaded(Solver(model, **options), model, options, calls=1)
+        with self._lock:
+            self._last = loaded
+        return loaded
 
-    def _given_up(self, taking: asyncio.Future[_Loaded]) -> None:
+    def _given_up(self, taking: Future[_Loaded]) -> None:
         """Nobody waits any more for what was being loaded."""
-        if not taking.cancelled() and taking.exception() is None:
-            self._leave(taking.result())
+        if not taking.cancelled() and taking.exception() is None and self._leave(taking.result()):
+            taking.result().solver.close()
 
-    def _leave(self, loaded: _Loaded) -> None:
+    def _leave(self, loaded: _Loaded) -> bool:
+        """Whether it is to be closed."""
         with self._lock:
             loaded.calls -= 1
-            over = not loaded.calls and loaded is not self._last
-        if over:
-            loaded.solver.close()
+            return not loaded.calls and loaded is not self._last
 
 
 _warm = _Warm()

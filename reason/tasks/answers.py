@@ -137,9 +137,11 @@ def _in_prose(sentence: str) -> str | None:
 
 _NUMBER = re.compile(
     rf"(?P<sign>(?<![\w)}}\].])[-\u2212])?\\?\$?(?P<body>(?:\d{{1,40}}\s?)?{_FRACTION}"
-    rf"|(?<![\d.,/]){_MIXED}(?!\.?\d|/)"
+    r"|(?<![\d.,/])(?P<whole>\d{1,3}) (?P<part>(?P<top>\d{1,3})/(?P<bottom>\d{1,3}))(?!\.?\d|/)"
+    r"|\d{0,40}[\u00bc-\u00be]"
     rf"|{_PLAIN}(?:\s?/\s?\d+(?!\.?\d)|:\d+)?)(?P<percent>\s?\\?%)?"
 )
+_LABEL = re.compile(r"(?:\b(?:in|step|day|week|year|page|part|problem|question|item|no)\.?|#)\s*$", re.IGNORECASE)
 _NEAR = 300  # characters around a number in which the formula it stands in must begin and end
 _EQUALS = re.compile(r"(?<![<>!\\])=|\\approx(?![A-Za-z])")
 
@@ -154,7 +156,12 @@ def _last_number(text: str) -> str | None:
         # The number ends a formula: take the formula's right-hand side, 4\pi and not 4.
         if offset + formula.start() <= last.start() and last.end() <= offset + formula.end():
             return clean_answer(_EQUALS.split(_content(formula))[-1]) or None
-    return clean_answer(("-" if last["sign"] else "") + last["body"] + ("%" if last["percent"] else ""))
+    body = last["body"]
+    if last["whole"] is not None:
+        labelled = _LABEL.search(text[max(0, last.start() - 20) : last.start()])  # "Step 2 3/4 is left"
+        if labelled or not 0 < int(last["top"]) < int(last["bottom"]):
+            body = last["part"]
+    return clean_answer(("-" if last["sign"] else "") + body + ("%" if last["percent"] else ""))
 
 
 # --- cleaning -------------------------------------------------------------------------------------------------------
@@ -280,9 +287,11 @@ def extract_choice(text: str, letters: str = "ABCD") -> str | None:
     allowed = "".join(re.escape(letter) for letter in letters)
     one = re.compile(rf"[\s(\[*$]*([{allowed}])(?![A-Za-z0-9'’])", re.IGNORECASE)
     stated = re.compile(
-        r"\b(?i:answers?)\b[^.\n]{0,60}?(?:\bis\b|:)"
-        rf"(?:[\s(\[*$\\a-z{{]{{0,20}}?\b([{allowed}])(?![\w'’])"
-        rf"|[\s(\[*${{]{{0,10}}(?:(?i:option|choice)[\s(\[*$]{{1,5}})?([{allowed.lower()}])(?=[.:)\]*}}]|[ \t]*$))",
+        rf"\b(?i:answers?)\b[^.\n]{{0,60}}?(?:\bis\b|:)[\s(\[*$\\a-z{{]{{0,20}}?\b([{allowed}])(?![\w'’])"
+    )
+    lower = re.compile(
+        r"\b(?i:answer)\*{0,2}[ \t]*(?:is\b|:)[ \t(\[*${]{0,10}(?:(?:option|choice)[ \t(\[*$]{1,5})?"
+        rf"([{allowed.lower()}])(?=[.)\]}}]|\*\*|[ \t]*$)",
         re.MULTILINE,
     )
     written = (
@@ -294,9 +303,7 @@ def extract_choice(text: str, letters: str = "ABCD") -> str | None:
         for content in boxed(part):
             if letter := one.match(clean_answer(content)):
                 return _listed(letter[1], letters)
-        if said := stated.findall(part):
-            return _listed(said[-1][0] or said[-1][1], letters)
-        for pattern in written:
+        for pattern in (stated, lower, *written):
             if found := pattern.findall(part):
-                return str(found[-1])
+                return _listed(str(found[-1]), letters)
     return None

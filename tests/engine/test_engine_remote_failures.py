@@ -248,6 +248,16 @@ def test_a_server_that_is_not_ready_yet(status: int) -> None:
         RemoteEngine("http://host/v1", backoff=0.001, retries=1, transport=httpx.MockTransport(handle))
 
 
+def test_a_gateway_that_has_nothing_else() -> None:
+    chat = answering(chat_only, {"data": [{"id": "m"}]})
+
+    def handle(request: httpx.Request) -> httpx.Response:
+        return chat.handle_request(request) if request.url.path.startswith("/v1/") else httpx.Response(503)
+
+    with RunningEngine("http://host/v1", transport=httpx.MockTransport(handle)) as engine:
+        assert (engine.server.family.name, engine.stats().retries) == ("openai", 0)
+
+
 @pytest.mark.parametrize("listed", [[{"id": "m"}], "m", ["m"], {"data": "m"}, {"data": {"id": "m"}}])
 def test_other_lists_of_models(listed: Any) -> None:
     with RunningEngine("http://host/v1", model="m", transport=answering(chat_only, listed)) as engine:

@@ -47,6 +47,14 @@ def test_a_compiler_with_arguments(folder: Path, monkeypatch: pytest.MonkeyPatch
     assert load_library().reason_native_init() == 0
 
 
+def test_a_compiler_in_a_folder_with_a_space(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    compiler = tmp_path / "my tools" / "g++"
+    compiler.parent.mkdir()
+    compiler.symlink_to(str(shutil.which("g++")))
+    monkeypatch.setenv("CXX", str(compiler))
+    assert load_library().reason_native_init() == 0
+
+
 @pytest.mark.parametrize("compiler", ["false", "/nowhere/g++", "g++ 'half"])
 def test_a_compiler_that_fails_is_told_of(compiler: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CXX", compiler)

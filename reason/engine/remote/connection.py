@@ -95,7 +95,7 @@ class Connection:
                     response = await self._client.get(url)
             except Unreachable as failed:  # these come first, when an address is often wrong
                 raise failed.error from None
-            if response.status_code in _NOT_YET:
+            if response.status_code in _NOT_YET and not open_to_all:  # elsewhere a gateway may mean "not here"
                 self._check(response.status_code, response.headers, response.text)
             return response
 

@@ -57,7 +57,7 @@ def load_library(*, amx: bool = True) -> ctypes.CDLL:
         with contextlib.suppress(OSError):  # cut off when a machine went down: made again
             return ctypes.CDLL(str(library))
     try:
-        _compile(shlex.split(compiler), options, library)
+        _compile([compiler] if shutil.which(compiler) else shlex.split(compiler), options, library)
         return ctypes.CDLL(str(library))
     except (OSError, ValueError, subprocess.SubprocessError) as error:
         raise CompileFailed(f"{library} cannot be made: {error}") from error
