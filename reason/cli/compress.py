@@ -172,8 +172,9 @@ def _check_same(jobs: Mapping[str, Job], done: OutFile) -> None:
         UsageError: one has another problem, solution or trace under its id.
     """
     for name, job in jobs.items():
-        row = done.rows.get(name, job.as_row())
-        changed = [key for key, value in job.as_row().items() if row.get(key) != value]
+        own = job.as_row()
+        row = done.rows.get(name, own)
+        changed = [key for key, value in own.items() if row.get(key) != value]
         if changed:
             raise UsageError(
                 f"{done.file} has another trace under the id {name} (its {' and '.join(changed)}): use another --out, "

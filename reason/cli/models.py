@@ -55,7 +55,7 @@ def list_models(as_json: Annotated[bool, typer.Option("--json", help="Print JSON
         table.add_row(
             row.name + (" *" if row.default else ""),
             megabytes(row.download_bytes) if row.download_bytes else "",
-            megabytes(row.cached_bytes) if row.cached or row.cached_bytes else "no",
+            megabytes(row.cached_bytes) if row.cached_bytes else "no",
             row.licence,
             row.description,
         )

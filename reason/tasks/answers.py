@@ -23,7 +23,8 @@ _TRIES = 20  # candidates looked at, from the end of the text on: keeps hostile 
 
 _TEXT_MACRO = r"\\(?:text|textbf|textit|textrm|textsf|texttt|mathrm|mathbf|mathsf|mbox|hbox)"
 _FRACTION = r"\\[dtc]?frac\s{0,3}\{\s{0,3}-?[\d.,]{1,40}\s{0,3}\}\s{0,3}\{\s{0,3}-?[\d.,]{1,40}\s{0,3}\}"
-_MIXED = r"(?:\d{1,4} \d{1,3}/\d{1,3}|\d{0,40}[\u00bc-\u00be])"
+_VULGAR = r"\d{0,40}[\u00bc-\u00be]"
+_MIXED = rf"(?:\d{{1,4}} \d{{1,3}}/\d{{1,3}}|{_VULGAR})"
 _PLAIN = r"(?:\d{1,3}(?:,\d{3})+(?!\d)(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+)"
 
 # --- boxes ----------------------------------------------------------------------------------------------------------
@@ -138,7 +139,7 @@ def _in_prose(sentence: str) -> str | None:
 _NUMBER = re.compile(
     rf"(?P<sign>(?<![\w)}}\].])[-\u2212])?\\?\$?(?P<body>(?:\d{{1,40}}\s?)?{_FRACTION}"
     r"|(?<![\d.,/])(?P<whole>\d{1,3}) (?P<part>(?P<top>\d{1,3})/(?P<bottom>\d{1,3}))(?!\.?\d|/)"
-    r"|\d{0,40}[\u00bc-\u00be]"
+    rf"|{_VULGAR}"
     rf"|{_PLAIN}(?:\s?/\s?\d+(?!\.?\d)|:\d+)?)(?P<percent>\s?\\?%)?"
 )
 _LABEL = re.compile(r"(?:\b(?:in|step|day|week|year|page|part|problem|question|item|no)\.?|#)\s*$", re.IGNORECASE)

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from reason.engine.codec import StopMatcher
+from reason.engine.local import LocalEngine
 from reason.errors import OutOfKV, UsageError
 from reason.types import Path, Request, Sampling
 
@@ -146,6 +147,16 @@ async def test_a_stop_string_that_cannot_be_followed(
     assert done.token_ids == greedy(plain.prefix, 5)
 
 
+def lose_a_forward(engine: LocalEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next one fails, and no other."""
+
+    def broken(rows: object, *layers: object) -> None:
+        monkeypatch.undo()
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(engine._loop.runner, "forward_rows", broken)
+
+
 async def test_a_forward_that_fails_ends_what_was_in_it(
     make_engine: MakeEngine,
     prompts: MakePrompts,
@@ -154,13 +165,7 @@ async def test_a_forward_that_fails_ends_what_was_in_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     engine = make_engine()
-    runner = engine._loop.runner
-
-    def broken(rows: object, *layers: object) -> None:
-        monkeypatch.undo()
-        raise RuntimeError("out of memory")
-
-    monkeypatch.setattr(runner, "forward_rows", broken)
+    lose_a_forward(engine, monkeypatch)
     requests = [Request(prefix=path, sampling=GREEDY, max_tokens=5, ignore_eos=True) for path in prompts(3)]
     scoring = asyncio.ensure_future(engine.score([requests[0].prefix], 2))
     failed = await finish(engine, requests)
@@ -178,12 +183,7 @@ async def test_a_forward_that_fails_spares_what_was_not_in_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     engine = make_engine(max_rows=5)
-
-    def broken(rows: object, *layers: object) -> None:
-        monkeypatch.undo()
-        raise RuntimeError("out of memory")
-
-    monkeypatch.setattr(engine._loop.runner, "forward_rows", broken)
+    lose_a_forward(engine, monkeypatch)
     requests = [Request(prefix=path, sampling=GREEDY, max_tokens=5, ignore_eos=True) for path in prompts(3, 5)]
     failed, *done = await finish(engine, requests)
     assert str(failed.error) == "out of memory"
