@@ -57,14 +57,17 @@ def open_branches(runner: ModelRunner, count: int, prompt: int, *, shared: bool 
 
 
 def iteration(bench: Bench, runner: ModelRunner, branches: list[Branch], steps: int) -> float:
-    """Median seconds of: plan, forward, logits, the greatest, one token appended to each branch."""
+    """Median seconds of: plan, forward, logits, the greatest, one token appended to each branch. As in the engine, the
+    next plan is made while the device computes."""
     times = []
     for step in range(steps + 6):
         bench.synchronize()
         began = time.perf_counter()
         forward = runner.forward(branches)
         logits = forward.row_logits(forward.places(branches).rows, transient=True)
-        tokens = logits.argmax(dim=-1).tolist()
+        greatest = logits.argmax(dim=-1)
+        runner.plan_ahead()
+        tokens = greatest.tolist()
         for i, branch in enumerate(branches):
             runner.forest.append(branch, (tokens[i % len(tokens)] + i) % runner.vocab_size)
         if step >= 6:  # before that kernels are compiled and forwards recorded
@@ -83,7 +86,7 @@ def decode(bench: Bench) -> Table:
     prompt, steps = bench.sized(2048), 16 if bench.scale is FULL else 2
     for name, settings in bench.scale.models.items():
         model = bench.model(settings, bench.scale.dtype)
-        weights = sum(p.numel() * p.element_size() for p in model.parameters())
+        read = weights_read(model)
         config = model.config
         layers, _, kv_heads, dim = kv_shape(config, 1)
         token_bytes = KVPool.bytes_per_token(layers, kv_heads, dim, bench.scale.dtype)
@@ -95,8 +98,11 @@ def decode(bench: Bench) -> Table:
         for count in sorted({bench.sized(n, 1) for n in (1, 16, 64, 256)}):
             branches = open_branches(runner, count, prompt)
             seconds = iteration(bench, runner, branches, steps)
-            least = (weights + runner.forest.locked_tokens * token_bytes) / bench.bandwidth
+            kv_bytes = runner.forest.locked_tokens * token_bytes
+            least = (read * bench.scale.dtype.itemsize + kv_bytes) / bench.bandwidth
+            arithmetic = 2 * read * count / bench.arithmetic
             row = {"model": name, "branches": count, "ms": 1e3 * seconds, "bound ms": 1e3 * least}
+            row |= {"arithmetic ms": 1e3 * arithmetic}
             row |= {"of the bound": least / seconds, "replays": runner.captured.replays if runner.captured else 0}
             if count == width:
                 row |= {"generate ms": 1e3 * theirs, "times generate": theirs / seconds}
@@ -108,6 +114,12 @@ def decode(bench: Bench) -> Table:
         if bench.device.type == "cuda":
             torch.cuda.empty_cache()
     return table
+
+
+def weights_read(model: Any) -> int:
+    """Weights that each iteration reads and multiplies by every row: all but an embedding that is not the head too."""
+    embedding, head = model.get_input_embeddings().weight, model.get_output_embeddings().weight
+    return sum(weight.numel() for weight in model.parameters()) - (0 if embedding is head else embedding.numel())
 
 
 def generate_seconds(bench: Bench, model: Any, width: int, prompt: int, steps: int) -> float:
@@ -331,6 +343,7 @@ def main() -> None:
         "torch": torch.__version__,
         "CUDA": torch.version.cuda,
         "copy bandwidth GB/s": bench.bandwidth / 1e9,
+        "products TFLOP/s": bench.arithmetic / 1e12,
         "quick": args.quick,
     }
     results: dict[str, Table] = {}

@@ -61,13 +61,17 @@ QUICK = Scale({"tiny": SMALL}, SMALL, 64, 2, torch.float32, (4, 2, 16))
 
 
 class Bench:
-    """The device, its bandwidth, and how things are timed on it."""
+    """The device, what it can do at most, and how things are timed on it.
+
+    ``bandwidth`` is a copy's, bytes read and written a second; ``arithmetic`` a large product's, operations a second.
+    """
 
     def __init__(self, scale: Scale, device: torch.device, weights: Path | None = None) -> None:
         self.scale = scale
         self.device = device
         self.weights = weights  # of a real model
         self.bandwidth = self._copy_bandwidth()
+        self.arithmetic = self._product_rate()
 
     def sized(self, number: int, least: int = 2) -> int:
         return max(least, number // self.scale.shrink)
@@ -103,7 +107,12 @@ class Bench:
             return make.from_config(config, dtype=dtype).eval()
 
     def _copy_bandwidth(self) -> float:
-        """Bytes read and written a second by a copy."""
         source = torch.empty((1 << 30) // self.scale.shrink**2, dtype=torch.uint8, device=self.device)
         target = torch.empty_like(source)
         return 2 * source.numel() / self.seconds(lambda: target.copy_(source))
+
+    def _product_rate(self) -> float:
+        """Operations a second of a product of square matrices."""
+        size = 8192 // self.scale.shrink
+        left, right = self.random(size, size), self.random(size, size)
+        return 2 * size**3 / self.seconds(lambda: left @ right)

@@ -52,7 +52,7 @@ def host(bench: Bench) -> Table:
     for count, draft in itertools.product(widths, ("none", "stand")):
         speculator = make_speculator(draft, policy="nodes:2")
         loop = EngineLoop(runner, cast(HubCodec, Silent()), speculator=speculator, draws_on_device=True)
-        submit(loop, count, prompt, 3 * (steps + SETTLING) + 4)
+        done = submit(loop, count, prompt, 3 * (steps + SETTLING) + 4)
         seconds: list[float] = []
         exposed: list[float] = []
         for step in range(steps + SETTLING):
@@ -61,6 +61,8 @@ def host(bench: Bench) -> Table:
             if step >= SETTLING:
                 seconds.append(time.perf_counter() - began)
                 exposed.append(loop.stats.exposed_seconds - before)
+        if failed := [completion.error for completion in done if completion.error is not None]:
+            raise failed[0]
         for job in loop.running_jobs():
             loop.cancel(job)
         runner.forest.clear()
@@ -72,13 +74,14 @@ def host(bench: Bench) -> Table:
     return table
 
 
-def submit(loop: EngineLoop, count: int, prompt: int, max_tokens: int) -> None:
-    """Requests that go on from one prompt."""
+def submit(loop: EngineLoop, count: int, prompt: int, max_tokens: int) -> list[Completion]:
+    """Requests that go on from one prompt; returns where what ends will be."""
     prefix = tuple((7 * k) % loop.runner.vocab_size for k in range(prompt))
     done: list[Completion] = []
     for key in range(count):
         request = Request(prefix=prefix, key=key, sampling=SAMPLING, max_tokens=max_tokens, ignore_eos=True)
         loop.submit(GenerateJob(request, key, done.append))
+    return done
 
 
 @torch.inference_mode()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -14,6 +15,22 @@ settings.register_profile("suite", deadline=None, derandomize="CI" in os.environ
 settings.load_profile("suite")
 
 ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _tested_device() -> Iterator[None]:
+    """``REASON_TEST_DEVICE=cuda`` has runners take their models to that device, so that what is tested of engines and
+    of what calls them is tested there."""
+    named = os.environ.get("REASON_TEST_DEVICE")
+    if named is None:
+        yield
+        return
+    from reason.runtime.runner import ModelRunner
+
+    make: Any = ModelRunner.__init__
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ModelRunner, "__init__", lambda self, model, **options: make(self, model.to(named), **options))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -43,10 +43,13 @@ def test_importing_it_is_cheap() -> None:
         "import sys, time; began = time.perf_counter(); import reason; seconds = time.perf_counter() - began;"
         "import json; print(json.dumps([seconds, sorted({m.partition('.')[0] for m in sys.modules})]))"
     )
-    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
-    seconds, modules = json.loads(out.stdout)
-    assert not set(HEAVY) & set(modules)
-    assert seconds < 0.8
+    seconds = []
+    for _ in range(3):  # one of three may meet a busy machine
+        out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+        taken, modules = json.loads(out.stdout)
+        assert not set(HEAVY) & set(modules)
+        seconds.append(taken)
+    assert min(seconds) < 0.8
 
 
 def test_the_ledger_row_is_pinned() -> None:

@@ -179,7 +179,7 @@ async def test_stop_strings_in_what_the_model_says(
     readable = torch.tensor([codec.decode((t,)).isascii() and codec.decode((t,)) != "" for t in range(400)])
 
     def in_ascii(tokens: Sequence[int], logits: torch.Tensor) -> torch.Tensor:
-        return logits.masked_fill(~readable, -torch.inf)
+        return logits.masked_fill(~readable.to(logits.device), -torch.inf)
 
     (prompt,) = prompts(1)
     plain = Request(prefix=prompt, sampling=Sampling(processors=(in_ascii,)), max_tokens=40, ignore_eos=True)

@@ -1,0 +1,463 @@
+"""A CUDA device that is not there: tensors that say they are on it, lie on the host, and keep to its rules.
+
+    TRITON_INTERPRET=1 pytest -p tests.pretended_cuda -m gpu      # what is to run on a GPU, without one; slow
+    REASON_TRITON=0 REASON_TEST_DEVICE=cuda pytest -p tests.pretended_cuda tests/engine
+    TRITON_INTERPRET=1 python -m tests.pretended_cuda benchmarks/gpu.py --quick
+
+What a GPU would do wrong is an error here: operations on tensors of two devices, kernels given host memory, the host's
+reading of what a copy has not brought yet, its writing to what a copy still reads, waits and host memory while a graph
+is recorded, and waits where ``set_sync_debug_mode("error")`` forbids them. Memory is handed out full of NaN and of
+numbers that are no index. A graph remembers operations and repeats them on the same tensors. What is not pretended:
+streams (there is one), other devices, speed, and rounding as a GPU rounds.
+
+Only for a CPU build of torch, and for processes of their own: nothing is undone. Needs a C++ compiler, because torch
+asks whether a device is linked in before it asks anything else.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import runpy
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch.utils._device import _device_constructors
+from torch.utils._pytree import tree_leaves, tree_map
+
+__all__ = ["PretendedTensor", "install", "installed"]
+
+_CUDA = torch.device("cuda", 0)
+_MEMORY, _FREE = 8 << 30, 128 << 20  # bytes; small, because pools are sized by what is free
+_GARBAGE = 0x5A
+_COPY: Any = torch.ops.aten.copy_.default
+_DATA: Any = torch.Tensor.data.__get__  # type: ignore[attr-defined]
+
+_GUARD = """
+#include <c10/core/impl/FakeGuardImpl.h>
+namespace c10 { namespace impl { C10_REGISTER_GUARD_IMPL(CUDA, FakeGuardImpl<DeviceType::CUDA>); } }
+"""
+
+_WAITING = {"_local_scalar_dense", "nonzero", "masked_select", "_unique2", "unique_dim", "unique_consecutive", "equal"}
+"""Operations after which the host has to know something of the device."""
+
+_MASKED = (torch.bool, torch.uint8)
+"""Indices of these types are a mask: how large the result is only the device knows."""
+
+
+class _Device:
+    """The state of the one device."""
+
+    def __init__(self) -> None:
+        self.strict = False  # set_sync_debug_mode("error")
+        self.capturing: _Graph | None = None
+        self._pinned: dict[int, torch.Tensor] = {}  # by address, all that was handed out: so no address comes twice
+        self._arriving: list[tuple[torch.Tensor, torch.Tensor]] = []  # pinned memory, and what it will hold
+        self._leaving: list[tuple[torch.Tensor, torch.Tensor]] = []  # pinned memory, and what was read from it
+
+    @torch.inference_mode()
+    def wait(self, what: str, *, asked: bool = False) -> None:
+        """The host waits for all that was launched; ``asked``: by a call that is there to wait."""
+        if self.capturing is not None:
+            raise RuntimeError(f"operation not permitted when stream is capturing: {what}")
+        if self.strict and not asked:
+            raise RuntimeError(f"called a synchronizing CUDA operation: {what}")
+        arriving, leaving = self._arriving, self._leaving
+        self._arriving, self._leaving = [], []
+        for host, values in arriving:
+            host.copy_(values)
+        if not all(torch.equal(_bytes(host), _bytes(values)) for host, values in leaving):
+            raise RuntimeError("pinned memory was written to while a copy to the device read it")
+
+    def pin(self, host: torch.Tensor) -> torch.Tensor:
+        self._pinned[host.untyped_storage().data_ptr()] = host
+        return host
+
+    def is_pinned(self, host: torch.Tensor) -> bool:
+        return host.untyped_storage().data_ptr() in self._pinned
+
+    def bring(self, host: torch.Tensor, values: torch.Tensor) -> None:
+        """Begins a copy from the device to pinned memory."""
+        self._arriving.append((host, values.to(host.dtype, copy=True)))
+        host.view(torch.uint8).fill_(_GARBAGE)
+
+    def take(self, host: torch.Tensor) -> None:
+        """Begins a copy from pinned memory to the device."""
+        self._leaving.append((host, host.clone()))
+
+    def record(self, call: Callable[[], Any], result: Any, inputs: Sequence[Any]) -> None:
+        """Notes an operation that has run, where one is to be repeated."""
+        if self.capturing is not None:
+            self.capturing.add(call, result, inputs)
+
+
+_device = _Device()
+
+
+class PretendedTensor(torch.Tensor):
+    """On the device; its elements are those of ``host``."""
+
+    host: torch.Tensor
+
+    @staticmethod
+    def __new__(cls, host: torch.Tensor) -> Any:
+        assert not isinstance(host, PretendedTensor)
+        make: Any = torch.Tensor._make_wrapper_subclass
+        shape: dict[str, Any] = {"strides": host.stride(), "storage_offset": host.storage_offset()}
+        with torch.inference_mode(False):  # views of inference tensors are refused below autograd
+            tensor = make(cls, host.shape, **shape, dtype=host.dtype, device=_CUDA)
+        tensor.host = host
+        return tensor
+
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        with torch._C.DisableTorchFunctionSubclass():
+            if func is _DATA:  # which would lose ``host``
+                return args[0].detach()
+            return func(*args, **(kwargs or {}))
+
+    @classmethod
+    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # type: ignore[override]
+        return _run(func, args, kwargs or {})
+
+    def tolist(self) -> Any:
+        return self.cpu().tolist()
+
+    def numpy(self, *_: Any, **__: Any) -> Any:
+        raise TypeError("can't convert cuda:0 device type tensor to numpy. Use Tensor.cpu() first")
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        copied = PretendedTensor(self.host.clone())
+        return torch.nn.Parameter(copied, self.requires_grad) if isinstance(self, torch.nn.Parameter) else copied
+
+
+# -- operations ------------------------------------------------------------------------------------------------------
+
+
+def _run(func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+    """One operation with at least one tensor of the device, or one that makes a tensor there."""
+    if (result := func.decompose(*args, **kwargs)) is not NotImplemented:
+        return result
+    name = func._schema.name.removeprefix("aten::")
+    if name in ("copy_", "_to_copy"):
+        return _copy(func, args, kwargs)
+    leaves = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
+    ours = [leaf for leaf in leaves if isinstance(leaf, PretendedTensor)]
+    if ours and any(leaf.dim() > 0 for leaf in leaves if not isinstance(leaf, PretendedTensor)):
+        raise RuntimeError(f"Expected all tensors to be on the same device: {func} got one on cpu")
+    masked = name.startswith("index") and any(leaf.dtype in _MASKED for leaf in tree_leaves(args[1]) if _is(leaf))
+    if masked or name in _WAITING or (name == "repeat_interleave" and kwargs.get("output_size") is None):
+        _device.wait(str(func))
+    where = kwargs.get("device")
+    call = _on_host(func, args, kwargs)
+    result = call()
+    if where is not None and torch.device(where).type == "cpu":
+        return result
+    if "empty" in name:
+        _spoil(result)
+    _device.record(call, result, ours)
+    return _wrapped(result, ours)
+
+
+def _copy(func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+    """``copy_`` and ``_to_copy``: what may have tensors of both sides."""
+    if func is _COPY:
+        target, source = args[0], args[1]
+        waits = not (args[2] if len(args) > 2 else kwargs.get("non_blocking", False))
+        here = isinstance(target, PretendedTensor)
+    else:
+        target, source = None, args[0]
+        waits = not kwargs.get("non_blocking", False)
+        here = kwargs.get("device") is None or torch.device(kwargs["device"]).type == "cuda"
+    there = isinstance(source, PretendedTensor)
+    if there and here:
+        ours = [tensor for tensor in (target, source) if tensor is not None]
+        call = _on_host(func, args, kwargs)
+        result = call()
+        _device.record(call, result, ours)
+        return _wrapped(result, ours)
+    if _device.capturing is not None:
+        raise RuntimeError("operation not permitted when stream is capturing: a copy between host and device")
+    if target is None:
+        if not waits:
+            raise RuntimeError("nobody can await what a copy brings to fresh host memory")
+        _device.wait("a copy")
+        return _on_host(func, args, kwargs)()
+    if waits or not _device.is_pinned(target if there else source):
+        _device.wait("a copy")
+        (target if there else target.host).copy_(source.host if there else source)
+    elif there:
+        _device.bring(target, source.host)
+    else:
+        _device.take(source)
+        target.host.copy_(source)
+    return target
+
+
+def _on_host(func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Callable[[], Any]:
+    """The operation on the host's tensors."""
+    where = {} if kwargs.get("device") is None else {"device": "cpu"}
+    hosts, options = _hosts(args), _hosts(kwargs | where)
+    return lambda: func(*hosts, **options)
+
+
+def _hosts(tree: Any) -> Any:
+    return tree_map(lambda leaf: leaf.host if isinstance(leaf, PretendedTensor) else leaf, tree)
+
+
+def _is(leaf: Any) -> bool:
+    return isinstance(leaf, torch.Tensor)
+
+
+def _wrapped(result: Any, ours: Sequence[Any]) -> Any:
+    """The result as tensors of the device; those that came in are themselves again."""
+    known = {id(tensor.host): tensor for tensor in ours}
+
+    def wrap(leaf: Any) -> Any:
+        if not _is(leaf):
+            return leaf
+        return known[id(leaf)] if id(leaf) in known else PretendedTensor(leaf)
+
+    return tree_map(wrap, result)
+
+
+def _bytes(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.contiguous().view(torch.uint8)
+
+
+def _spoil(tensor: torch.Tensor) -> None:
+    """Memory as an allocator may hand it out."""
+    if tensor.dtype.is_floating_point:
+        tensor.fill_(torch.nan)
+    elif tensor.dtype != torch.bool:
+        tensor.fill_(torch.iinfo(tensor.dtype).max - 3)
+
+
+def _make(func: Any, *args: Any, **kwargs: Any) -> Any:
+    """What makes a tensor on the device out of nothing."""
+    return _run(func, args, kwargs | {"pin_memory": None})
+
+
+def _copy_into(target: Any, source: torch.Tensor, non_blocking: bool = False) -> Any:
+    """``torch.tensor`` copies with subclasses switched off."""
+    return _run(_COPY, (target, source, non_blocking), {})
+
+
+# -- torch.cuda ------------------------------------------------------------------------------------------------------
+
+
+class _Graph:
+    """``torch.cuda.CUDAGraph``."""
+
+    def __init__(self) -> None:
+        self._steps: list[Callable[[], None]] = []
+
+    def add(self, call: Callable[[], Any], result: Any, inputs: Sequence[Any]) -> None:
+        """One operation, and where its result lies: in an input's memory, or in some of its own."""
+        given = {tensor.host.untyped_storage().data_ptr() for tensor in inputs}
+        outs = [leaf for leaf in tree_leaves(result) if _is(leaf)]
+        own = [out.untyped_storage().data_ptr() not in given for out in outs]
+
+        def step() -> None:
+            again = [leaf for leaf in tree_leaves(call()) if _is(leaf)]
+            for out, new, is_own in zip(outs, again, own, strict=True):
+                if is_own:
+                    out.copy_(new)
+
+        self._steps.append(step)
+
+    def replay(self) -> None:
+        if _device.capturing is not None:
+            raise RuntimeError("a replay while another graph is recorded")
+        for step in self._steps:
+            step()
+
+
+@contextmanager
+def _graph(graph: _Graph, pool: Any = None, stream: Any = None, capture_error_mode: str = "global") -> Iterator[None]:
+    """``torch.cuda.graph``."""
+    _device.wait("the beginning of a capture", asked=True)
+    _device.capturing = graph
+    try:
+        yield
+    finally:
+        _device.capturing = None
+
+
+class _Event:
+    """``torch.cuda.Event``."""
+
+    def __init__(self, enable_timing: bool = False) -> None:
+        self._timed = enable_timing
+        self._at = 0.0
+
+    def record(self, stream: Any = None) -> None:
+        self._at = time.perf_counter()
+
+    def synchronize(self) -> None:
+        _device.wait("an event", asked=True)
+
+    def query(self) -> bool:
+        return True
+
+    def elapsed_time(self, end: _Event) -> float:
+        if not (self._timed and end._timed and self._at and end._at):
+            raise RuntimeError("both events must be made with enable_timing, and recorded")
+        return 1e3 * (end._at - self._at)
+
+
+class _Stream:
+    """``torch.cuda.Stream``: all are one."""
+
+    def wait_stream(self, stream: _Stream) -> None:
+        pass
+
+    def synchronize(self) -> None:
+        _device.wait("a stream", asked=True)
+
+
+class _Current(nullcontext[None]):
+    """``torch.cuda.device``."""
+
+    def __init__(self, device: Any) -> None:
+        super().__init__()
+
+
+def _set_sync_debug_mode(mode: str) -> None:
+    _device.strict = mode == "error"
+
+
+# -- pretending ------------------------------------------------------------------------------------------------------
+
+_libraries: list[Any] = []
+
+
+def installed() -> bool:
+    return bool(_libraries)
+
+
+def install() -> None:
+    """From now on this process has a CUDA device.
+
+    Raises:
+        RuntimeError: torch knows CUDA itself.
+    """
+    if installed():
+        return
+    if torch.version.cuda is not None:
+        raise RuntimeError("this torch knows CUDA itself; a device can only be pretended to a CPU build")
+    _link_guard()
+    make_library: Any = torch.library.Library
+    everything, aten = make_library("_", "IMPL"), make_library("aten", "IMPL")
+    everything.fallback(_make, dispatch_key="CUDA")
+    aten.impl("copy_", _copy_into, "CUDA")
+    _libraries.extend((everything, aten))
+    torch.__future__.set_overwrite_module_params_on_conversion(True)
+    _replace_cuda()
+    _replace_pinning()
+    _guard_triton()
+
+
+def _link_guard() -> None:
+    """Compiles and loads what tells torch that CUDA is linked in."""
+    root = Path(torch.__file__).parent
+    with tempfile.TemporaryDirectory() as folder:
+        source, library = Path(folder) / "guard.cpp", Path(folder) / "guard.so"
+        source.write_text(_GUARD, encoding="ascii")
+        places = [f"-I{root / 'include'}", f"-L{root / 'lib'}", "-lc10"]
+        subprocess.run(["g++", "-shared", "-fPIC", "-std=c++20", source, *places, "-o", library], check=True)
+        ctypes.CDLL(str(library))
+
+
+def _replace_cuda() -> None:
+    cuda: Any = torch.cuda
+    stream = _Stream()
+    answers: dict[str, Any] = {
+        "is_available": True,
+        "is_bf16_supported": True,
+        "device_count": 1,
+        "current_device": 0,
+        "current_stream": stream,
+        "default_stream": stream,
+        "get_device_name": "pretended",
+        "get_device_capability": (9, 0),
+        "get_device_properties": SimpleNamespace(multi_processor_count=132, total_memory=_MEMORY),
+        "mem_get_info": (_FREE, _MEMORY),
+        "memory_reserved": 0,
+        "memory_allocated": 0,
+        "graph_pool_handle": (0, 0),
+        "_lazy_init": None,
+        "empty_cache": None,
+        "manual_seed_all": None,
+        "set_device": None,
+    }
+    for name, answer in answers.items():
+        setattr(cuda, name, lambda *_, answer=answer, **__: answer)
+    cuda.synchronize = lambda *_: _device.wait("synchronize", asked=True)
+    cuda.set_sync_debug_mode = _set_sync_debug_mode
+    cuda.stream = lambda _: nullcontext()
+    cuda.Stream, cuda.Event, cuda.CUDAGraph = _Stream, _Event, _Graph
+    cuda.device, cuda.graph = _Current, _graph
+
+
+def _replace_pinning() -> None:
+    _device_constructors()  # under ``with torch.device(...)`` torch knows functions by identity: as they were
+    make_empty, torch_module, tensor = torch.empty, _any(torch), _any(torch.Tensor)
+
+    def empty(*args: Any, pin_memory: bool = False, **kwargs: Any) -> torch.Tensor:
+        made = make_empty(*args, **kwargs)
+        return _device.pin(made) if pin_memory else made
+
+    def pin(self: torch.Tensor) -> torch.Tensor:
+        if isinstance(self, PretendedTensor):
+            raise RuntimeError("cannot pin 'torch.cuda' tensors: only dense CPU tensors can be pinned")
+        return _device.pin(self.clone())
+
+    torch_module.empty, tensor.pin_memory, tensor.is_pinned = empty, pin, _device.is_pinned
+
+
+def _any(thing: Any) -> Any:
+    return thing
+
+
+def _guard_triton() -> None:
+    """Interpreted kernels take the device's memory and no other."""
+    try:
+        from triton.runtime import interpreter
+    except ImportError:
+        return
+    executor: Any = interpreter.GridExecutor
+    launch = executor.__call__
+
+    def checked(self: Any, *args: Any, **kwargs: Any) -> None:
+        if any(_is(leaf) and not isinstance(leaf, PretendedTensor) for leaf in tree_leaves((args, kwargs))):
+            raise ValueError("Pointer argument cannot be accessed from Triton (cpu tensor?)")
+        hosts, options = _hosts(args), _hosts(kwargs)
+
+        def call() -> None:
+            launch(self, *hosts, **options)
+
+        call()
+        _device.record(call, None, ())
+
+    executor.__call__ = checked
+
+
+def pytest_configure() -> None:
+    install()
+
+
+if __name__ == "__main__":
+    from tests import pretended_cuda  # not as __main__, whose tensors would be of another class
+
+    pretended_cuda.install()
+    del sys.argv[0]
+    sys.path.insert(0, str(Path(sys.argv[0]).parent))
+    runpy.run_path(sys.argv[0], run_name="__main__")
