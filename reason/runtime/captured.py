@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import torch
 
-from reason.runtime.gpu.work import Capacity, DeviceWork, Work, power_of_two, upload
+from reason.runtime.gpu.work import Capacity, DeviceWork, Work, power_of_two, upload, upload_into
 
 if TYPE_CHECKING:
     from reason.runtime.attention.plan import RowBatch
@@ -126,7 +126,7 @@ class CapturedForwards:
         if bucket is None:
             on_device = upload(batch, work, self._kernels.device)
             return partial(self._compute, self._kernels.with_work(batch, on_device))
-        upload(batch, work, self._kernels.device, bucket.capacity, bucket.buffer)
+        upload_into(bucket.buffer, batch, work, bucket.capacity)
         self.replays += 1
         replay = bucket.replay
         return lambda: replay()[: len(batch.rows)].clone()  # the next replay writes to the same memory
@@ -153,9 +153,8 @@ class CapturedForwards:
         assert self._capture is not None
         while len(self._buckets) >= self._max_buckets:
             self._buckets.popitem(last=False)
-        device = self._kernels.device
-        buffer = torch.empty(sum(capacity.sections), dtype=torch.int32, device=device)
-        upload(batch, work, device, capacity, buffer)
+        buffer = torch.empty(sum(capacity.sections), dtype=torch.int32, device=self._kernels.device)
+        upload_into(buffer, batch, work, capacity)
         static = self._kernels.with_work(batch, DeviceWork.of(buffer, capacity))
         try:
             replay = self._capture(lambda: self._compute(static))

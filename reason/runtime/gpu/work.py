@@ -9,6 +9,7 @@ a small tile, so that a lone row wastes 16 - heads/kv_heads lanes of a matrix pr
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -33,6 +34,7 @@ __all__ = [
     "pack",
     "power_of_two",
     "upload",
+    "upload_into",
 ]
 
 ITEM_FIELDS = 6
@@ -254,7 +256,8 @@ def pack(batch: RowBatch | None, work: Work, capacity: Capacity, out: Index) -> 
     size = work.size
     assert capacity.holds(size), f"{size} does not fit {capacity}"
     out[:] = 0
-    sections = np.split(out, np.cumsum(capacity.sections)[:-1])
+    ends = list(itertools.accumulate(capacity.sections))
+    sections = [out[begin:end] for begin, end in itertools.pairwise([0, *ends])]
     if batch is not None:
         for section, values in zip(sections, (batch.token_ids, batch.positions, batch.write_slots), strict=False):
             section[: size.rows] = values.numpy()
@@ -268,26 +271,22 @@ def pack(batch: RowBatch | None, work: Work, capacity: Capacity, out: Index) -> 
     sections[7][: size.keys] = work.key_positions
 
 
-def upload(
-    batch: RowBatch | None,
-    work: Work,
-    device: torch.device,
-    capacity: Capacity | None = None,
-    into: torch.Tensor | None = None,
-) -> DeviceWork:
-    """Packs and copies: one buffer, pinned where the device is a GPU, in one transfer.
-
-    Args:
-        capacity: of the buffer; by default what is needed.
-        into: a buffer on the device to copy to; by default a new one.
-    """
+def upload(batch: RowBatch | None, work: Work, device: torch.device, capacity: Capacity | None = None) -> DeviceWork:
+    """Packs and copies: one buffer, pinned where the device is a GPU, in one transfer. Its ``capacity`` is by default
+    what is needed."""
     capacity = capacity or work.size
+    return DeviceWork.of(_packed(batch, work, device, capacity).to(device, non_blocking=True), capacity)
+
+
+def upload_into(buffer: torch.Tensor, batch: RowBatch | None, work: Work, capacity: Capacity) -> None:
+    """``upload`` to a buffer that is there, of that capacity."""
+    buffer.copy_(_packed(batch, work, buffer.device, capacity), non_blocking=True)
+
+
+def _packed(batch: RowBatch | None, work: Work, device: torch.device, capacity: Capacity) -> torch.Tensor:
     host = torch.empty(sum(capacity.sections), dtype=torch.int32, pin_memory=device.type == "cuda")
     pack(batch, work, capacity, host.numpy())
-    if into is None:
-        return DeviceWork.of(host.to(device, non_blocking=True), capacity)
-    into.copy_(host, non_blocking=True)
-    return DeviceWork.of(into, capacity)
+    return host
 
 
 def power_of_two(number: int) -> int:
