@@ -4,8 +4,8 @@
     TRITON_INTERPRET=1 python benchmarks/gpu.py --quick # tiny shapes, seconds, on any machine
 
 Weights are random, of real models' shapes: nothing is downloaded, and no figure depends on what the tokens say. Every
-time is a median, of launches that follow each other without waiting. A part that fails says so in its table; the others
-go on.
+time is a median, of launches that follow each other without waiting; attention alone is replayed as a graph, over pools
+that together do not fit a cache. A part that fails says so in its table; the others go on.
 """
 
 from __future__ import annotations

@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 
 import torch
 
+from reason.runtime.captured import CudaCapture
+
 Table = list[dict[str, Any]]
 
 MODELS: dict[str, dict[str, Any]] = {
@@ -93,6 +95,14 @@ class Bench:
             self.synchronize()
             times.append((time.perf_counter() - began) / inner)
         return statistics.median(times)
+
+    def device_seconds(self, call: Callable[[], torch.Tensor], inner: int = 16) -> float:
+        """Median seconds of a call on the device alone: a GPU replays a graph of ``inner`` calls, because their
+        launches can take longer than they do."""
+        if self.device.type != "cuda":
+            return self.seconds(call)
+        replay = CudaCapture(self.device)(lambda: [call() for _ in range(inner)][-1])
+        return self.seconds(replay, inner=1) / inner
 
     def random(self, *shape: int, dtype: torch.dtype | None = None) -> torch.Tensor:
         return torch.randn(shape, device=self.device, dtype=dtype or self.scale.dtype)

@@ -42,7 +42,7 @@ class Silent:
 def host(bench: Bench) -> Table:
     """Medians of iterations in which branches of one prompt decode, drawn and verified on the device, with two of
     STAND's drafts a branch and without. *exposed* is the time in which the device has nothing to do, *draws* what
-    drawing takes on it."""
+    drawing takes there, its launches included."""
     name, settings = next(iter(bench.scale.models.items()))
     prompt, steps = bench.sized(2048), 32 if bench.scale is FULL else 3
     widths = sorted({bench.sized(n) for n in (16, 64, 256)})
