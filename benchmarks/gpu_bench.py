@@ -63,7 +63,7 @@ QUICK = Scale({"tiny": SMALL}, SMALL, 64, 2, torch.float32, (4, 2, 16))
 
 
 class Bench:
-    """The device, what it can do at most, and how things are timed on it.
+    """The device, how fast it copies and multiplies, and how things are timed on it.
 
     ``bandwidth`` is a copy's, bytes read and written a second; ``arithmetic`` a large product's, operations a second.
     """

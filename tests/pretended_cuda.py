@@ -4,11 +4,15 @@
     REASON_TRITON=0 REASON_TEST_DEVICE=cuda pytest -p tests.pretended_cuda tests/engine
     TRITON_INTERPRET=1 python -m tests.pretended_cuda benchmarks/gpu.py --quick
 
-What a GPU would do wrong is an error here: operations on tensors of two devices, kernels given host memory, the host's
-reading of what a copy has not brought yet, its writing to what a copy still reads, waits and host memory while a graph
-is recorded, and waits where ``set_sync_debug_mode("error")`` forbids them. Memory is handed out full of NaN and of
-numbers that are no index. A graph remembers operations and repeats them on the same tensors. What is not pretended:
-streams (there is one), other devices, speed, and rounding as a GPU rounds.
+These are errors: operations on tensors of two devices, kernels given host memory, writing to what a copy still reads,
+waits and copies while a graph is recorded, and waits where ``set_sync_debug_mode("error")`` forbids them. What a copy
+has not brought yet is garbage until an event recorded behind it, or the device, was waited for. Fresh memory holds NaN
+or numbers that are no index, bools excepted. Recording a graph changes nothing; a replay repeats its operations on the
+same tensors and spoils the results of others that share its pool.
+
+It is stricter than CUDA where that costs nothing here: indices on the host, ``to("cpu", non_blocking=True)`` and copies
+while recording are refused. It does not notice: a graph's input that was freed, what would happen on several streams,
+memory that runs out. ``Module.to`` parts weights that were tied. Nothing is said of speed, or of how a GPU rounds.
 
 Only for a CPU build of torch, and for processes of their own: nothing is undone. Needs a C++ compiler, because torch
 asks whether a device is linked in before it asks anything else.
@@ -24,9 +28,10 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch.utils._device import _device_constructors
@@ -45,11 +50,35 @@ _GUARD = """
 namespace c10 { namespace impl { C10_REGISTER_GUARD_IMPL(CUDA, FakeGuardImpl<DeviceType::CUDA>); } }
 """
 
-_WAITING = {"_local_scalar_dense", "nonzero", "masked_select", "_unique2", "unique_dim", "unique_consecutive", "equal"}
+_WAITING = {
+    "_local_scalar_dense",
+    "_unique2",
+    "bincount",
+    "equal",
+    "masked_select",
+    "nonzero",
+    "unique_consecutive",
+    "unique_dim",
+}
 """Operations after which the host has to know something of the device."""
+
+_WITH_NUMBERS = {"fill_", "masked_fill", "masked_fill_", "index_put", "index_put_"}
+"""Operations that take a number in a tensor on the host, beside those on elements."""
+
+_MAKING = ("arange", "arange.start", "arange.start_step", "eye", "eye.m", "linspace")
+"""What torch makes by an operation that gives an empty tensor its shape, which a wrapper cannot follow."""
 
 _MASKED = (torch.bool, torch.uint8)
 """Indices of these types are a mask: how large the result is only the device knows."""
+
+
+class _Begun(NamedTuple):
+    """A copy between the device and pinned memory that nobody has waited for."""
+
+    number: int
+    host: torch.Tensor
+    values: torch.Tensor  # what it will hold, or was read from it
+    arrives: bool
 
 
 class _Device:
@@ -59,21 +88,28 @@ class _Device:
         self.strict = False  # set_sync_debug_mode("error")
         self.capturing: _Graph | None = None
         self._pinned: dict[int, torch.Tensor] = {}  # by address, all that was handed out: so no address comes twice
-        self._arriving: list[tuple[torch.Tensor, torch.Tensor]] = []  # pinned memory, and what it will hold
-        self._leaving: list[tuple[torch.Tensor, torch.Tensor]] = []  # pinned memory, and what was read from it
+        self._copies: list[_Begun] = []
+        self._begun = 0
+
+    @property
+    def now(self) -> int:
+        """How many copies have begun."""
+        return self._begun
 
     @torch.inference_mode()
-    def wait(self, what: str, *, asked: bool = False) -> None:
-        """The host waits for all that was launched; ``asked``: by a call that is there to wait."""
+    def wait(self, what: str, *, asked: bool = False, upto: int | None = None) -> None:
+        """The host waits for the first ``upto`` copies, by default for all; ``asked``: by a call that is there to
+        wait."""
         if self.capturing is not None:
             raise RuntimeError(f"operation not permitted when stream is capturing: {what}")
         if self.strict and not asked:
             raise RuntimeError(f"called a synchronizing CUDA operation: {what}")
-        arriving, leaving = self._arriving, self._leaving
-        self._arriving, self._leaving = [], []
-        for host, values in arriving:
-            host.copy_(values)
-        if not all(torch.equal(_bytes(host), _bytes(values)) for host, values in leaving):
+        done = [copy for copy in self._copies if upto is None or copy.number <= upto]
+        self._copies = self._copies[len(done) :]
+        for copy in done:
+            if copy.arrives:
+                copy.host.copy_(copy.values)
+        if not all(copy.arrives or torch.equal(_bytes(copy.host), _bytes(copy.values)) for copy in done):
             raise RuntimeError("pinned memory was written to while a copy to the device read it")
 
     def pin(self, host: torch.Tensor) -> torch.Tensor:
@@ -85,17 +121,28 @@ class _Device:
 
     def bring(self, host: torch.Tensor, values: torch.Tensor) -> None:
         """Begins a copy from the device to pinned memory."""
-        self._arriving.append((host, values.to(host.dtype, copy=True)))
-        host.view(torch.uint8).fill_(_GARBAGE)
+        self._begin(host, values.to(host.dtype, copy=True), arrives=True)
+        host.reshape(-1).view(torch.uint8).fill_(_GARBAGE)
 
     def take(self, host: torch.Tensor) -> None:
         """Begins a copy from pinned memory to the device."""
-        self._leaving.append((host, host.clone()))
+        self._begin(host, host.clone(), arrives=False)
 
-    def record(self, call: Callable[[], Any], result: Any, inputs: Sequence[Any]) -> None:
-        """Notes an operation that has run, where one is to be repeated."""
+    def _begin(self, host: torch.Tensor, values: torch.Tensor, *, arrives: bool) -> None:
+        self._begun += 1
+        self._copies.append(_Begun(self._begun, host, values, arrives))
+
+    def run(self, call: Callable[[], Any], inputs: Sequence[Any], *, fresh: bool = False) -> Any:
+        """Makes a call, which a graph that is being recorded will repeat; ``fresh``: its result is memory as it
+        comes."""
         if self.capturing is not None:
-            self.capturing.add(call, result, inputs)
+            self.capturing.keep(inputs)
+        result = call()
+        if fresh:
+            _spoil(result)
+        if self.capturing is not None:
+            self.capturing.add(call, result, inputs, fresh=fresh)
+        return result
 
 
 _device = _Device()
@@ -133,6 +180,9 @@ class PretendedTensor(torch.Tensor):
     def numpy(self, *_: Any, **__: Any) -> Any:
         raise TypeError("can't convert cuda:0 device type tensor to numpy. Use Tensor.cpu() first")
 
+    def __repr__(self, *, tensor_contents: Any = None) -> str:  # type: ignore[override]
+        return f"PretendedTensor({self.host!r})"
+
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
         copied = PretendedTensor(self.host.clone())
         return torch.nn.Parameter(copied, self.requires_grad) if isinstance(self, torch.nn.Parameter) else copied
@@ -150,20 +200,22 @@ def _run(func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
         return _copy(func, args, kwargs)
     leaves = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
     ours = [leaf for leaf in leaves if isinstance(leaf, PretendedTensor)]
-    if ours and any(leaf.dim() > 0 for leaf in leaves if not isinstance(leaf, PretendedTensor)):
+    others = [leaf for leaf in leaves if not isinstance(leaf, PretendedTensor)]
+    numbers = torch.Tag.pointwise in func.tags or name in _WITH_NUMBERS
+    if ours and any(leaf.dim() > 0 or not numbers for leaf in others):
         raise RuntimeError(f"Expected all tensors to be on the same device: {func} got one on cpu")
     masked = name.startswith("index") and any(leaf.dtype in _MASKED for leaf in tree_leaves(args[1]) if _is(leaf))
-    if masked or name in _WAITING or (name == "repeat_interleave" and kwargs.get("output_size") is None):
+    if (
+        (masked and not others)
+        or name in _WAITING
+        or (name == "repeat_interleave" and kwargs.get("output_size") is None)
+    ):
         _device.wait(str(func))
     where = kwargs.get("device")
     call = _on_host(func, args, kwargs)
-    result = call()
     if where is not None and torch.device(where).type == "cpu":
-        return result
-    if "empty" in name:
-        _spoil(result)
-    _device.record(call, result, ours)
-    return _wrapped(result, ours)
+        return call()
+    return _wrapped(_device.run(call, ours, fresh="empty" in name), ours)
 
 
 def _copy(func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
@@ -179,10 +231,7 @@ def _copy(func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
     there = isinstance(source, PretendedTensor)
     if there and here:
         ours = [tensor for tensor in (target, source) if tensor is not None]
-        call = _on_host(func, args, kwargs)
-        result = call()
-        _device.record(call, result, ours)
-        return _wrapped(result, ours)
+        return _wrapped(_device.run(_on_host(func, args, kwargs), ours), ours)
     if _device.capturing is not None:
         raise RuntimeError("operation not permitted when stream is capturing: a copy between host and device")
     if target is None:
@@ -202,14 +251,20 @@ def _copy(func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
 
 
 def _on_host(func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Callable[[], Any]:
-    """The operation on the host's tensors."""
+    """The operation on the host's tensors. What are the host's own are numbers, of which it keeps the values."""
     where = {} if kwargs.get("device") is None else {"device": "cpu"}
+    if _device.capturing is not None:
+        args, kwargs = tree_map(_kept, (args, kwargs))
     hosts, options = _hosts(args), _hosts(kwargs | where)
     return lambda: func(*hosts, **options)
 
 
 def _hosts(tree: Any) -> Any:
     return tree_map(lambda leaf: leaf.host if isinstance(leaf, PretendedTensor) else leaf, tree)
+
+
+def _kept(leaf: Any) -> Any:
+    return leaf.clone() if _is(leaf) and not isinstance(leaf, PretendedTensor) else leaf
 
 
 def _is(leaf: Any) -> bool:
@@ -223,7 +278,10 @@ def _wrapped(result: Any, ours: Sequence[Any]) -> Any:
     def wrap(leaf: Any) -> Any:
         if not _is(leaf):
             return leaf
-        return known[id(leaf)] if id(leaf) in known else PretendedTensor(leaf)
+        tensor = known[id(leaf)] if id(leaf) in known else PretendedTensor(leaf)
+        if tensor.shape != leaf.shape or tensor.stride() != leaf.stride():
+            raise NotImplementedError("an operation that gives a tensor another shape in place is not pretended")
+        return tensor
 
     return tree_map(wrap, result)
 
@@ -258,26 +316,60 @@ class _Graph:
 
     def __init__(self) -> None:
         self._steps: list[Callable[[], None]] = []
+        self._own: dict[int, torch.Tensor] = {}  # by address: its memory
+        self._before: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}  # by address: others' memory, and what it held
+        self._company: list[_Graph] = [self]
 
-    def add(self, call: Callable[[], Any], result: Any, inputs: Sequence[Any]) -> None:
+    def keep(self, inputs: Sequence[Any]) -> None:
+        """What is about to be read or written."""
+        for tensor in inputs:
+            address = tensor.host.untyped_storage().data_ptr()
+            if address not in self._own and address not in self._before:
+                whole = torch.empty(0, dtype=torch.uint8).set_(tensor.host.untyped_storage())
+                self._before[address] = whole, whole.clone()
+
+    def add(self, call: Callable[[], Any], result: Any, inputs: Sequence[Any], *, fresh: bool) -> None:
         """One operation, and where its result lies: in an input's memory, or in some of its own."""
         given = {tensor.host.untyped_storage().data_ptr() for tensor in inputs}
         outs = [leaf for leaf in tree_leaves(result) if _is(leaf)]
         own = [out.untyped_storage().data_ptr() not in given for out in outs]
+        self._own |= {out.untyped_storage().data_ptr(): out for out, is_own in zip(outs, own, strict=True) if is_own}
 
         def step() -> None:
             again = [leaf for leaf in tree_leaves(call()) if _is(leaf)]
             for out, new, is_own in zip(outs, again, own, strict=True):
-                if is_own:
+                if fresh:
+                    _spoil(out)
+                elif is_own:
                     out.copy_(new)
 
         self._steps.append(step)
 
+    def end(self, pool: Any) -> None:
+        """Nothing of what was recorded has happened."""
+        for memory, before in self._before.values():
+            memory.copy_(before)
+        self._before.clear()
+        if pool is not None:
+            self._company = _pools.setdefault(pool, [])
+            self._company.append(self)
+        self.spoil()
+
+    def spoil(self) -> None:
+        for out in self._own.values():
+            _spoil(out)
+
+    @torch.inference_mode()
     def replay(self) -> None:
         if _device.capturing is not None:
             raise RuntimeError("a replay while another graph is recorded")
+        for graph in self._company:
+            graph.spoil()
         for step in self._steps:
             step()
+
+
+_pools: dict[Any, list[_Graph]] = {}
 
 
 @contextmanager
@@ -289,6 +381,8 @@ def _graph(graph: _Graph, pool: Any = None, stream: Any = None, capture_error_mo
         yield
     finally:
         _device.capturing = None
+        with torch.inference_mode():
+            graph.end(pool)
 
 
 class _Event:
@@ -297,14 +391,16 @@ class _Event:
     def __init__(self, enable_timing: bool = False) -> None:
         self._timed = enable_timing
         self._at = 0.0
+        self._behind = 0  # so many copies
 
     def record(self, stream: Any = None) -> None:
-        self._at = time.perf_counter()
+        self._at, self._behind = time.perf_counter(), _device.now
 
     def synchronize(self) -> None:
-        _device.wait("an event", asked=True)
+        _device.wait("an event", asked=True, upto=self._behind)
 
     def query(self) -> bool:
+        self.synchronize()
         return True
 
     def elapsed_time(self, end: _Event) -> float:
@@ -330,8 +426,8 @@ class _Current(nullcontext[None]):
         super().__init__()
 
 
-def _set_sync_debug_mode(mode: str) -> None:
-    _device.strict = mode == "error"
+def _set_sync_debug_mode(mode: str | int) -> None:
+    _device.strict = mode in ("error", 2)
 
 
 # -- pretending ------------------------------------------------------------------------------------------------------
@@ -358,6 +454,9 @@ def install() -> None:
     everything, aten = make_library("_", "IMPL"), make_library("aten", "IMPL")
     everything.fallback(_make, dispatch_key="CUDA")
     aten.impl("copy_", _copy_into, "CUDA")
+    for name in _MAKING:
+        operation, _, overload = name.partition(".")
+        aten.impl(name, partial(_make, getattr(getattr(torch.ops.aten, operation), overload or "default")), "CUDA")
     _libraries.extend((everything, aten))
     torch.__future__.set_overwrite_module_params_on_conversion(True)
     _replace_cuda()
@@ -392,7 +491,6 @@ def _replace_cuda() -> None:
         "mem_get_info": (_FREE, _MEMORY),
         "memory_reserved": 0,
         "memory_allocated": 0,
-        "graph_pool_handle": (0, 0),
         "_lazy_init": None,
         "empty_cache": None,
         "manual_seed_all": None,
@@ -400,6 +498,7 @@ def _replace_cuda() -> None:
     }
     for name, answer in answers.items():
         setattr(cuda, name, lambda *_, answer=answer, **__: answer)
+    cuda.graph_pool_handle = object
     cuda.synchronize = lambda *_: _device.wait("synchronize", asked=True)
     cuda.set_sync_debug_mode = _set_sync_debug_mode
     cuda.stream = lambda _: nullcontext()
@@ -420,7 +519,7 @@ def _replace_pinning() -> None:
             raise RuntimeError("cannot pin 'torch.cuda' tensors: only dense CPU tensors can be pinned")
         return _device.pin(self.clone())
 
-    torch_module.empty, tensor.pin_memory, tensor.is_pinned = empty, pin, _device.is_pinned
+    torch_module.empty, tensor.pin_memory, tensor.is_pinned = empty, pin, lambda self: _device.is_pinned(self)
 
 
 def _any(thing: Any) -> Any:
@@ -439,13 +538,8 @@ def _guard_triton() -> None:
     def checked(self: Any, *args: Any, **kwargs: Any) -> None:
         if any(_is(leaf) and not isinstance(leaf, PretendedTensor) for leaf in tree_leaves((args, kwargs))):
             raise ValueError("Pointer argument cannot be accessed from Triton (cpu tensor?)")
-        hosts, options = _hosts(args), _hosts(kwargs)
-
-        def call() -> None:
-            launch(self, *hosts, **options)
-
-        call()
-        _device.record(call, None, ())
+        ours = [leaf for leaf in tree_leaves((args, kwargs)) if _is(leaf)]
+        _device.run(partial(launch, self, *_hosts(args), **_hosts(kwargs)), ours)
 
     executor.__call__ = checked
 

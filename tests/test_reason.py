@@ -44,7 +44,7 @@ def test_importing_it_is_cheap() -> None:
         "import json; print(json.dumps([seconds, sorted({m.partition('.')[0] for m in sys.modules})]))"
     )
     seconds = []
-    for _ in range(3):  # one of three may meet a busy machine
+    for _ in range(3):  # the machine may be busy
         out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
         taken, modules = json.loads(out.stdout)
         assert not set(HEAVY) & set(modules)
