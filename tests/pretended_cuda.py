@@ -198,18 +198,15 @@ def _run(func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
     name = func._schema.name.removeprefix("aten::")
     if name in ("copy_", "_to_copy"):
         return _copy(func, args, kwargs)
-    leaves = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
+    leaves = [leaf for leaf in tree_leaves((args, kwargs)) if _is(leaf)]
     ours = [leaf for leaf in leaves if isinstance(leaf, PretendedTensor)]
     others = [leaf for leaf in leaves if not isinstance(leaf, PretendedTensor)]
     numbers = torch.Tag.pointwise in func.tags or name in _WITH_NUMBERS
     if ours and any(leaf.dim() > 0 or not numbers for leaf in others):
         raise RuntimeError(f"Expected all tensors to be on the same device: {func} got one on cpu")
     masked = name.startswith("index") and any(leaf.dtype in _MASKED for leaf in tree_leaves(args[1]) if _is(leaf))
-    if (
-        (masked and not others)
-        or name in _WAITING
-        or (name == "repeat_interleave" and kwargs.get("output_size") is None)
-    ):
+    unknown = name == "repeat_interleave" and kwargs.get("output_size") is None
+    if (masked and not others) or unknown or name in _WAITING:
         _device.wait(str(func))
     where = kwargs.get("device")
     call = _on_host(func, args, kwargs)
@@ -508,7 +505,9 @@ def _replace_cuda() -> None:
 
 def _replace_pinning() -> None:
     _device_constructors()  # under ``with torch.device(...)`` torch knows functions by identity: as they were
-    make_empty, torch_module, tensor = torch.empty, _any(torch), _any(torch.Tensor)
+    make_empty = torch.empty
+    torch_module: Any = torch
+    tensor: Any = torch.Tensor
 
     def empty(*args: Any, pin_memory: bool = False, **kwargs: Any) -> torch.Tensor:
         made = make_empty(*args, **kwargs)
@@ -520,10 +519,6 @@ def _replace_pinning() -> None:
         return _device.pin(self.clone())
 
     torch_module.empty, tensor.pin_memory, tensor.is_pinned = empty, pin, lambda self: _device.is_pinned(self)
-
-
-def _any(thing: Any) -> Any:
-    return thing
 
 
 def _guard_triton() -> None:
